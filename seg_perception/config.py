@@ -1,0 +1,231 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one configuration tree: read by the node as ROS parameters, by the command line as YAML, by tests as a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seg_perception.files import shipped
+from seg_perception.fusion import FusionConfig
+from seg_perception.options import ConfigError, Selected, describe, option, parse, plugin, plugins, section, to_mapping
+from seg_perception.support import SupportConfig
+
+__all__ = ["Config", "ConfigError", "describe", "load_config", "to_mapping"]
+
+
+@dataclass(frozen=True)
+class GraspingConfig:
+    """Which grasps are planned, and when."""
+
+    planners: tuple[Selected, ...] = plugins("grasp_planners", ["top_down"], "planners, all are asked, best grasps win")
+    when: str = option("stream", "plan for every frame, or only when asked", choices=("stream", "request"), live=True)
+    max_per_object: int = option(3, "grasps kept per object", ge=0, le=100, live=True)
+    budget: float = option(
+        0.05, "planning time per frame of a stream; objects not reached say so; 0 = no limit", unit="s", ge=0, live=True
+    )
+
+
+@dataclass(frozen=True)
+class TopicsConfig:
+    """Input topics; relative names can be remapped."""
+
+    color: str = option("color/image_raw", "color image")
+    color_info: str = option("color/camera_info", "calibration of the color image")
+    depth: str = option("depth/image_rect", "depth image")
+    depth_info: str = option("depth/camera_info", "calibration of the depth image")
+    ignore_mask: str = option("ignore_mask", "mono8, color resolution, nonzero = not an object (the robot itself)")
+
+
+@dataclass(frozen=True)
+class ColorConfig:
+    """How color arrives."""
+
+    transport: str = option("raw", "compressed subscribes <topic>/compressed", choices=("raw", "compressed"))
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """How depth arrives."""
+
+    transport: str = option("raw", "subscribes <topic>/<transport>", choices=("raw", "compressedDepth", "compressed"))
+    registered: str = option(
+        "auto", "is depth in the color image's pixels; auto = same frame, size and K", choices=("auto", "true", "false")
+    )
+    scale: float = option(0.0, "metres per unit of an integer depth image; 0 = by encoding", unit="m", ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """How color and depth are paired."""
+
+    slop: float = option(0.02, "largest stamp difference of a pair", unit="s", ge=0, le=1, live=True)
+    camera_info: str = option("color", "whose calibration is used for 3D", choices=("color", "depth"))
+
+
+@dataclass(frozen=True)
+class GravityConfig:
+    """Which way is down; unknown = the support's normal, if there is a support."""
+
+    frame: str = option("", "frame whose -z is down (REP 103), looked up in TF; empty = none")
+    direction: tuple[float, float, float] = option((0.0, 0.0, 0.0), "down in the camera's optical frame; zero = unknown")
+
+
+@dataclass(frozen=True)
+class WorkspaceConfig:
+    """The box that objects are taken from; no box while min equals max."""
+
+    frame: str = option("", "frame of the box; empty = the frame of the 3D output", live=True)
+    min: tuple[float, float, float] = option((0.0, 0.0, 0.0), "lower corner", unit="m", live=True)
+    max: tuple[float, float, float] = option((0.0, 0.0, 0.0), "upper corner", unit="m", live=True)
+    mode: str = option("flag", "flag sets in_workspace, drop leaves others out", choices=("flag", "drop"), live=True)
+
+    def __post_init__(self) -> None:
+        if any(low > high for low, high in zip(self.min, self.max, strict=True)):
+            raise ValueError(f"expected min <= max, got min {list(self.min)} max {list(self.max)}")
+
+    @property
+    def is_set(self) -> bool:
+        return self.min != self.max
+
+
+@dataclass(frozen=True)
+class ObjectsConfig:
+    """The main message."""
+
+    include_points: bool = option(False, "carry the point cloud inside ~/objects", live=True)
+
+
+@dataclass(frozen=True)
+class PointsConfig:
+    """The object cloud."""
+
+    max_per_object: int = option(20000, "points per object, evenly thinned above", ge=1, live=True)
+    voxel: float = option(0.0, "grid to thin points to; 0 = all points", unit="m", ge=0, le=0.1, live=True)
+
+
+@dataclass(frozen=True)
+class SegmentOnceConfig:
+    """The service ~/segment_once."""
+
+    timeout: float = option(5.0, "wait for images when the request names no timeout", unit="s", ge=0.1, le=60, live=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be set. Sections and leaves become ROS parameters by their dotted names."""
+
+    segmenter: Selected = plugin("segmenters", "tabletop", "who finds the instances")
+    support: SupportConfig = section(SupportConfig, "surfaces that objects stand on")
+    fusion: FusionConfig = section(FusionConfig, "masks and depth to objects")
+    tracker: Selected = plugin("trackers", "none", "who gives identities over time")
+    grasping: GraspingConfig = section(GraspingConfig, "grasps")
+    max_instances: int = option(100, "instances per frame, best scores first", ge=1, le=1000, live=True)
+
+    topics: TopicsConfig = section(TopicsConfig, "input topics")
+    color: ColorConfig = section(ColorConfig, "color input")
+    depth: DepthConfig = section(DepthConfig, "depth input")
+    sync: SyncConfig = section(SyncConfig, "pairing")
+    input_reliability: str = option(
+        "auto", "QoS of the inputs; auto reads what the publishers offer", choices=("auto", "best_effort", "reliable")
+    )
+    max_age: float = option(0.0, "frames older than this are dropped; 0 = never", unit="s", ge=0, live=True)
+    target_frame: str = option("", "frame of all 3D output; empty = the camera's optical frame", live=True)
+    tf_timeout: float = option(0.1, "wait for the transform at the image's stamp", unit="s", ge=0, le=5, live=True)
+    gravity: GravityConfig = section(GravityConfig, "which way is down")
+    workspace: WorkspaceConfig = section(WorkspaceConfig, "where objects are taken from")
+    run: str = option("stream", "on_request subscribes only while a call waits", choices=("stream", "on_request"))
+    autostart: bool = option(True, "configure and activate by itself, when no lifecycle manager does")
+    history: int = option(10, "results kept for ~/get_grasps", ge=1, le=100)
+    segment_once: SegmentOnceConfig = section(SegmentOnceConfig, "the service")
+    objects: ObjectsConfig = section(ObjectsConfig, "the main message")
+    points: PointsConfig = section(PointsConfig, "the object cloud")
+
+
+Source = str | Path | Mapping[str, Any]
+
+
+def load_config(*sources: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """The configuration from YAML files, shipped names ("tabletop") or dicts; later ones win, key by key.
+
+    `overrides` are `"fusion.min_depth=0.2"` texts (values read as YAML) or a mapping of dotted names. A ROS parameter
+    file (`/**: {ros__parameters: ...}`) is read too. Raises ConfigError with one line that names file, key and value.
+    """
+    tree: dict[str, Any] = {}
+    for source in sources:
+        tree = merge(tree, source if isinstance(source, Mapping) else read_yaml(source))
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
+    for name, value in sorted(pairs, key=lambda pair: not pair[0].endswith(".plugin")):  # a plugin before its options
+        tree = merge(tree, nest(name, value))
+    return parse(Config, tree)
+
+
+def read_yaml(source: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, found as a path or as the name of a shipped one."""
+    path = Path(source).expanduser()
+    if not path.exists() and path.parent == Path("."):
+        try:
+            path = shipped("config", path.name if path.suffix else f"{path.name}.yaml")
+        except FileNotFoundError:
+            known = ", ".join(sorted(p.stem for p in shipped("config").glob("*.yaml")))
+            raise ConfigError(f"config '{source}': no such file, and no shipped one (known: {known})") from None
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config '{source}': no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config '{source}': cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"config '{source}': not valid YAML: {reason}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config '{source}': expected a mapping of keys, got {type(tree).__name__}")
+    return _unwrap_ros(tree)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, key by key; a section that names another plugin replaces the old one whole."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            other_plugin = "plugin" in value and value["plugin"] != old.get("plugin", value["plugin"])
+            out[key] = dict(value) if other_plugin else merge(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def nest(name: str, value: Any) -> dict[str, Any]:
+    """`nest("a.b", 1)` is `{"a": {"b": 1}}`."""
+    head, _, rest = name.partition(".")
+    return {head: nest(rest, value) if rest else value}
+
+
+def _split(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set '{text}': expected KEY=VALUE, e.g. fusion.min_depth=0.2")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set '{text}': the value is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _unwrap_ros(tree: dict[str, Any]) -> dict[str, Any]:
+    if len(tree) != 1:
+        return tree
+    inner = next(iter(tree.values()))
+    if not isinstance(inner, dict) or set(inner) != {"ros__parameters"}:
+        return tree
+    out: dict[str, Any] = {}
+    for name, value in (inner["ros__parameters"] or {}).items():
+        out = merge(out, nest(str(name), value))
+    return out

@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Projection, rigid transforms `T_target_source`, and oriented boxes. Metres, radians, pixels (REP 103)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import ConvexHull, QhullError
+
+from seg_perception.scene import Intrinsics, OrientedBox
+
+
+@lru_cache(maxsize=4)
+def ray_table(intrinsics: Intrinsics) -> NDArray[np.float32]:
+    """Normalised image coordinates x/z, y/z of every pixel's centre, distortion undone, (H, W, 2). Cached, read-only.
+
+    Pixel (u, v) has its centre at (u, v), as in OpenCV and image_geometry.
+    """
+    k = intrinsics
+    u, v = np.meshgrid(np.arange(k.width, dtype=np.float64), np.arange(k.height, dtype=np.float64))
+    rays = unproject_pixels(k, np.stack([u, v], axis=-1)).astype(np.float32)
+    rays.setflags(write=False)
+    return rays
+
+
+def unproject_pixels(intrinsics: Intrinsics, pixels: ArrayLike) -> NDArray[np.float64]:
+    """Normalised coordinates x/z, y/z of `pixels` (..., 2) u, v; distortion undone; (..., 2)."""
+    k = intrinsics
+    uv = np.asarray(pixels, np.float64)
+    if not k.is_distorted:
+        return (uv - [k.cx, k.cy]) / [k.fx, k.fy]
+    flat = np.ascontiguousarray(uv.reshape(-1, 1, 2))
+    coefficients = np.array(k.distortion)
+    if len(k.distortion) == 4:
+        rays = cv2.fisheye.undistortPoints(flat, k.matrix, coefficients)
+    else:
+        rays = cv2.undistortPointsIter(
+            flat, k.matrix, coefficients, None, None, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
+        )
+    return rays.reshape(uv.shape)
+
+
+def unproject(intrinsics: Intrinsics, pixels: ArrayLike, depth: ArrayLike) -> NDArray[np.float64]:
+    """Points (..., 3) m, camera frame, of `pixels` (..., 2) u, v at `depth` (...) m along z."""
+    z = np.asarray(depth, np.float64)[..., None]
+    return np.concatenate([unproject_pixels(intrinsics, pixels) * z, z], axis=-1)
+
+
+def project(intrinsics: Intrinsics, points: ArrayLike) -> NDArray[np.float64]:
+    """Pixels (..., 2) u, v of `points` (..., 3) m, camera frame, distortion applied. NaN at z <= 0."""
+    k = intrinsics
+    xyz = np.asarray(points, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rays = np.where(xyz[..., 2:] > 0, xyz[..., :2] / xyz[..., 2:], np.nan)
+    if not k.is_distorted:
+        return rays * [k.fx, k.fy] + [k.cx, k.cy]
+    flat = np.concatenate([rays.reshape(-1, 2), np.ones((rays.size // 2, 1))], axis=1).reshape(-1, 1, 3)
+    coefficients = np.array(k.distortion)
+    if len(k.distortion) == 4:
+        pixels, _ = cv2.fisheye.projectPoints(flat, np.zeros(3), np.zeros(3), k.matrix, coefficients)
+    else:
+        pixels, _ = cv2.projectPoints(flat, np.zeros(3), np.zeros(3), k.matrix, coefficients)
+    return pixels.reshape(rays.shape)
+
+
+def transform_points(T_target_source: ArrayLike, points: ArrayLike) -> NDArray:
+    """`points` (..., 3) m in the source frame, as points of the target frame; keeps float32."""
+    T = np.asarray(T_target_source, np.float64)
+    xyz = np.asarray(points)
+    kind = np.float32 if xyz.dtype == np.float32 else np.float64
+    return xyz @ T[:3, :3].T.astype(kind) + T[:3, 3].astype(kind)
+
+
+def invert(T_target_source: ArrayLike) -> NDArray[np.float64]:
+    """T_source_target, (4, 4)."""
+    T = np.asarray(T_target_source, np.float64)
+    out = np.eye(4)
+    out[:3, :3] = T[:3, :3].T
+    out[:3, 3] = -T[:3, :3].T @ T[:3, 3]
+    return out
+
+
+def transform(rotation: ArrayLike | None = None, translation: ArrayLike | None = None) -> NDArray[np.float64]:
+    """A (4, 4) from a (3, 3) rotation and a (3,) translation m; either may be left out."""
+    T = np.eye(4)
+    if rotation is not None:
+        T[:3, :3] = rotation
+    if translation is not None:
+        T[:3, 3] = translation
+    return T
+
+
+def quaternion_from_matrix(rotation: ArrayLike) -> NDArray[np.float64]:
+    """Unit quaternion x, y, z, w (w >= 0) of a (3, 3) rotation."""
+    m = np.asarray(rotation, np.float64)[:3, :3]
+    # Bar-Itzhack: the quaternion is the main eigenvector of this matrix, also when m is only nearly a rotation.
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m.trace()],
+        ]
+    )
+    q = np.linalg.eigh(k / 3.0)[1][:, -1]
+    return q if q[3] >= 0 else -q
+
+
+def matrix_from_quaternion(quaternion: ArrayLike) -> NDArray[np.float64]:
+    """(3, 3) rotation of the quaternion x, y, z, w. Raises ValueError when its length is 0 or not finite."""
+    q = np.asarray(quaternion, np.float64)
+    length = float(np.linalg.norm(q))
+    if not np.isfinite(length) or length < 1e-9:
+        raise ValueError(f"quaternion: expected a length > 0, got {q.tolist()}")
+    x, y, z, w = q / length
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np.float64]:
+    """(3, 3) rotation whose third column is `z`; its first lies towards `x_hint` as far as it can."""
+    axis = np.asarray(z, np.float64) / np.linalg.norm(z)
+    x = np.array([1.0, 0.0, 0.0]) if x_hint is None else np.asarray(x_hint, np.float64)
+    x = x - axis * (axis @ x)
+    if np.linalg.norm(x) < 1e-6:
+        x = np.eye(3)[np.argmin(np.abs(axis))]
+        x = x - axis * (axis @ x)
+    x = x / np.linalg.norm(x)
+    return np.stack([x, np.cross(axis, x), axis], axis=1)
+
+
+def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+    """Angle rad in [0, pi/2) and bounds (2, 2) [min, max] along the turned axes of the smallest rectangle around
+    `points` (M, 2), by the edges of their convex hull."""
+    xy = np.asarray(points, np.float64)
+    try:
+        hull = xy[ConvexHull(xy).vertices]
+    except (QhullError, ValueError):  # a line or fewer than three points: the axis of largest spread
+        spread = xy - xy.mean(axis=0)
+        direction = np.linalg.svd(spread, full_matrices=False)[2][0] if len(xy) > 1 else np.array([1.0, 0.0])
+        hull, angles = xy, np.array([np.arctan2(direction[1], direction[0]) % (np.pi / 2)])
+    else:
+        edges = np.diff(np.concatenate([hull, hull[:1]]), axis=0)
+        angles = np.unique(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2))
+    c, s = np.cos(angles), np.sin(angles)
+    along = np.stack([np.outer(c, hull[:, 0]) + np.outer(s, hull[:, 1]), np.outer(c, hull[:, 1]) - np.outer(s, hull[:, 0])])
+    low, high = along.min(axis=2), along.max(axis=2)
+    best = int(np.argmin((high - low).prod(axis=0)))
+    return float(angles[best]), np.stack([low[:, best], high[:, best]])
+
+
+def oriented_box(points: ArrayLike, up: ArrayLike | None = None) -> OrientedBox:
+    """The smallest box around `points` (M, 3) m whose z axis is `up` (3,); without `up`, the principal axis of least
+    spread. x is the longer side of its footprint."""
+    xyz = np.asarray(points, np.float64)
+    if up is None:
+        spread = np.cov((xyz - xyz.mean(axis=0)).T) if len(xyz) > 1 else np.eye(3)
+        up = np.linalg.eigh(spread)[1][:, 0]
+        if up[2] > 0:  # towards the camera
+            up = -up
+    frame = rotation_with_z(up)
+    local = xyz @ frame
+    angle, (low, high) = smallest_rectangle(local[:, :2])
+    if high[1] - low[1] > high[0] - low[0]:  # x is the longer side
+        angle += np.pi / 2
+        low, high = np.array([low[1], -high[0]]), np.array([high[1], -low[0]])
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
+    R = frame @ turn
+    low3 = np.append(low, local[:, 2].min())
+    high3 = np.append(high, local[:, 2].max())
+    return OrientedBox(transform(R, R @ ((low3 + high3) / 2)), high3 - low3)
