@@ -38,9 +38,9 @@ def unproject_pixels(intrinsics: Intrinsics, pixels: ArrayLike) -> NDArray[np.fl
     if len(k.distortion) == 4:
         rays = cv2.fisheye.undistortPoints(flat, k.matrix, coefficients)
     else:
-        rays = cv2.undistortPointsIter(
-            flat, k.matrix, coefficients, None, None, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
-        )
+        undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)  # one function since OpenCV 5
+        stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-8)
+        rays = undistort(flat, k.matrix, coefficients, R=None, P=None, criteria=stop)
     return rays.reshape(uv.shape)
 
 
