@@ -1,0 +1,286 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What comes in from a camera driver: images, compressed images and calibrations, as the core's arrays and types.
+
+Every refusal is an `ImageError` (or a ValueError for a calibration) of one line; the node adds the topic.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from seg_perception.geometry import unproject_pixels
+from seg_perception.ros.compressed_depth import PNG_SIGNATURE, decode_depth_payload, decode_png, refuse_png_bomb
+from seg_perception.ros.encodings import BAYER, PACKED, PLANAR, ImageError, describe, packed_to_rgb, plane, to_rgb
+from seg_perception.scene import Intrinsics
+
+__all__ = [
+    "ImageError",
+    "decode_color",
+    "decode_compressed_color",
+    "decode_compressed_depth",
+    "decode_depth",
+    "decode_ignore_mask",
+    "encode_image",
+    "intrinsics_from_info",
+    "same_camera",
+    "stamp_from_ns",
+    "stamp_ns",
+]
+
+MILLIMETRE = 0.001
+DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4", "64FC1": "f8"}
+IMAGE_DTYPES = {  # what encode_image checks
+    "rgb8": ("u1", 3),
+    "bgr8": ("u1", 3),
+    "mono8": ("u1", 1),
+    "8UC1": ("u1", 1),
+    "mono16": ("u2", 1),
+    "16UC1": ("u2", 1),
+    "32FC1": ("f4", 1),
+}
+
+
+# -- color -----------------------------------------------------------------------------------------------------------
+
+
+def decode_color(msg: Image) -> NDArray[np.uint8]:
+    """The image as (H, W, 3) uint8 RGB; rgb8 without padding is a view of the message. Raises ImageError."""
+    if msg.encoding in PACKED or msg.encoding in PLANAR:
+        return to_rgb(msg)
+    if msg.encoding in DEPTH_ENCODINGS:
+        raise ImageError(f"{describe(msg)}: this is a depth image, expected a color image")
+    return _through_cv_bridge(msg)
+
+
+def _through_cv_bridge(msg: Image) -> NDArray[np.uint8]:
+    plane(msg, "u1", size=(msg.height, 1))  # size and length, whatever the layout
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as error:
+        known = " ".join(sorted([*PACKED, *PLANAR]))
+        raise ImageError(
+            f"{describe(msg)}: encoding is not among the native ones ({known}) and cv_bridge is absent ({error})"
+        ) from error
+    try:
+        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, "rgb8"))
+    except Exception as error:  # cv_bridge raises its own and OpenCV's errors, and assertions, by version
+        raise ImageError(f"{describe(msg)}: cv_bridge cannot convert it: {_one_line(error)}") from error
+
+
+def decode_compressed_color(msg: CompressedImage) -> NDArray[np.uint8]:
+    """A JPEG, PNG or other file that OpenCV reads as (H, W, 3) uint8 RGB. Raises ImageError.
+
+    The bytes hold BGR whatever the first word of `format` says; a Bayer mosaic stays one and is resolved here.
+    """
+    pixels = _read_file(msg)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"compressed '{msg.format}': expected 8 or 16 bit values, got {pixels.dtype}")
+    if pixels.ndim == 3:
+        return packed_to_rgb(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    mosaic = msg.format.split(";")[0].strip().rstrip("0123456789")
+    return packed_to_rgb(pixels, BAYER.get(mosaic, cv2.COLOR_GRAY2RGB))
+
+
+def decode_ignore_mask(msg: Image) -> NDArray[np.bool_]:
+    """(H, W) bool, True where the mask is not 0. Raises ImageError unless it is mono8 (or 8UC1)."""
+    if msg.encoding not in ("mono8", "8UC1"):
+        raise ImageError(f"{describe(msg)}: expected an ignore mask of encoding mono8")
+    return plane(msg, "u1") != 0
+
+
+# -- depth -----------------------------------------------------------------------------------------------------------
+
+
+def decode_depth(msg: Image, scale: float = 0.0) -> NDArray[np.float32]:
+    """Depth (H, W) float32 m along z: NaN = not measured, -inf / +inf = nearer / farther than the range (REP 117).
+
+    16UC1 and mono16 are millimetres, or `scale` metres per unit where that is not 0; 0 and 65535 are not measured.
+    32FC1 and 64FC1 are metres. Raises ImageError.
+    """
+    if msg.encoding not in DEPTH_ENCODINGS:
+        raise ImageError(
+            f"{describe(msg)}: expected a depth image (16UC1 mono16 32FC1 64FC1){_depth_hint(msg.encoding)}"
+        )
+    return _metres(plane(msg, DEPTH_ENCODINGS[msg.encoding]), scale)
+
+
+def decode_compressed_depth(msg: CompressedImage, scale: float = 0.0) -> NDArray[np.float32]:
+    """Depth as `decode_depth`, from a `compressedDepth` (PNG or RVL) or a plain PNG `compressed` topic."""
+    start = bytes(memoryview(msg.data)[:8])
+    if start.startswith(b"\xff\xd8\xff") or "jpeg" in msg.format.lower():
+        raise ImageError(
+            f"compressed depth '{msg.format}': jpeg destroys depth values; "
+            "use compressedDepth, or set the publisher's <topic>.format to png"
+        )
+    try:
+        plain = start == PNG_SIGNATURE
+        return _metres(decode_png(msg.data) if plain else decode_depth_payload(msg.data, msg.format), scale)
+    except ValueError as error:
+        raise ImageError(f"compressed depth '{msg.format}': {error}") from error
+
+
+def _metres(raw: NDArray, scale: float) -> NDArray[np.float32]:
+    native = np.require(raw, raw.dtype.newbyteorder("="), ["C", "ALIGNED"])
+    if native.dtype == np.uint16:
+        return _metres_of_units(native, scale or MILLIMETRE)
+    return _metres_of_floats(native)
+
+
+def _depth_hint(encoding: str) -> str:
+    if encoding.startswith(("rgb", "bgr")):
+        return "; a colored picture of depth: switch the driver's colorizer off (RealSense: colorizer.enable:=false)"
+    if encoding == "16SC1":
+        return "; signed 16 bit values have no agreed unit: let the driver publish 16UC1"
+    return ""
+
+
+# -- calibration -----------------------------------------------------------------------------------------------------
+
+
+def intrinsics_from_info(info: CameraInfo, rectified: bool = False) -> Intrinsics:
+    """Intrinsics of the image that `info` comes with: K and D, or P without distortion where it is `rectified`.
+
+    Region of interest and binning are applied as image_geometry does (an all-zero ROI is the whole image, whatever
+    `do_rectify` says). Raises ValueError for a camera that is not calibrated or has an unsupported lens model.
+    """
+    m = np.asarray(info.p, np.float64).reshape(3, 4) if rectified else np.asarray(info.k, np.float64).reshape(3, 3)
+    fx, fy, cx, cy = float(m[0, 0]), float(m[1, 1]), float(m[0, 2]), float(m[1, 2])
+    if not np.isfinite([fx, fy, cx, cy]).all() or fx <= 0 or fy <= 0:
+        raise ValueError(
+            f"camera_info of '{info.header.frame_id}': uncalibrated: {'P' if rectified else 'K'} has "
+            f"fx={fx:g} fy={fy:g} cx={cx:g} cy={cy:g}, expected finite numbers and fx, fy > 0"
+        )
+    roi = info.roi
+    width, height = (roi.width, roi.height) if roi.width and roi.height else (info.width, info.height)
+    bin_x, bin_y = max(1, info.binning_x), max(1, info.binning_y)
+    return Intrinsics(
+        width // bin_x,
+        height // bin_y,
+        fx / bin_x,
+        fy / bin_y,
+        (cx - roi.x_offset) / bin_x,
+        (cy - roi.y_offset) / bin_y,
+        () if rectified else _distortion(info),
+    )
+
+
+def _distortion(info: CameraInfo) -> tuple[float, ...]:
+    """D by its count, since drivers mislabel the model; a perfect lens is ()."""
+    d = tuple(float(value) for value in info.d)
+    if not any(d):  # NaN counts as a value and is refused by Intrinsics
+        return ()
+    if len(d) == 4 and info.distortion_model in ("plumb_bob", "rational_polynomial"):
+        return (*d, 0.0)  # k1 k2 p1 p2, as OpenCV's calibration gives with k3 fixed; 4 alone means equidistant
+    if len(d) in (12, 14):
+        if any(d[8:]):
+            raise ValueError(
+                f"camera_info of '{info.header.frame_id}': thin prism and tilt coefficients are not supported, "
+                f"got D={list(d)}"
+            )
+        return d[:8]
+    return d
+
+
+def same_camera(a: Intrinsics, b: Intrinsics, tolerance_px: float = 1.0) -> bool:
+    """Whether two calibrations see every pixel along the same ray: same size, K and lens, within `tolerance_px`."""
+    if (a.width, a.height) != (b.width, b.height):
+        return False
+    if np.abs(np.subtract((a.fx, a.fy, a.cx, a.cy), (b.fx, b.fy, b.cx, b.cy))).max() > tolerance_px:
+        return False
+    if a.distortion == b.distortion:
+        return True
+    u, v = np.meshgrid(np.linspace(0, a.width - 1, 5), np.linspace(0, a.height - 1, 5))
+    pixels = np.stack([u, v], axis=-1)
+    apart = (unproject_pixels(a, pixels) - unproject_pixels(b, pixels)) * [a.fx, a.fy]
+    return bool(np.abs(apart).max() <= tolerance_px)
+
+
+# -- stamps and images out -------------------------------------------------------------------------------------------
+
+
+def stamp_ns(stamp: Time) -> int:
+    """Nanoseconds since the epoch of a `builtin_interfaces/Time`."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def stamp_from_ns(ns: int) -> Time:
+    """The `builtin_interfaces/Time` of nanoseconds since the epoch."""
+    return Time(sec=int(ns // 1_000_000_000), nanosec=int(ns % 1_000_000_000))
+
+
+def encode_image(pixels: ArrayLike, encoding: str, header: Header) -> Image:
+    """`pixels` (H, W) or (H, W, C) as an image message. Raises ImageError where dtype or channels do not fit."""
+    image = np.ascontiguousarray(pixels)
+    dtype, channels = IMAGE_DTYPES.get(encoding, (image.dtype.str[1:], image.shape[2] if image.ndim == 3 else 1))
+    if image.dtype.str[1:] != dtype or (image.shape[2] if image.ndim == 3 else 1) != channels:
+        raise ImageError(
+            f"{encoding}: expected {channels} channels of {np.dtype(dtype)}, got {image.shape} {image.dtype}"
+        )
+    msg = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding)
+    msg.step = image.strides[0]
+    msg.is_bigendian = int(sys.byteorder == "big")
+    set_array(msg, "data", image, "B")
+    return msg
+
+
+def set_array(msg: Any, field: str, values: NDArray, typecode: str) -> None:
+    """Puts the bytes of an array into a sequence field of `array.array` type `typecode` ("B" for uint8[]), in one copy.
+
+    The setter would check every element (seconds per image) unless it is given an array.array, and then still copies;
+    the slot takes the array.array itself, in every distribution.
+    """
+    sequence = array.array(typecode)
+    sequence.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    setattr(msg, f"_{field}" if hasattr(msg, f"_{field}") else field, sequence)
+
+
+# -- files and kernels -----------------------------------------------------------------------------------------------
+
+
+def _read_file(msg: CompressedImage) -> NDArray:
+    """The picture in a compressed message as OpenCV reads it, unchanged."""
+    data = np.frombuffer(msg.data, np.uint8)
+    try:
+        refuse_png_bomb(msg.data)
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    except (cv2.error, ValueError) as error:
+        raise ImageError(f"compressed '{msg.format}': cannot be read: {_one_line(error)}") from error
+    if pixels is None:
+        raise ImageError(f"compressed '{msg.format}': {len(data)} bytes that are no readable picture")
+    return pixels
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+@njit(cache=True, nogil=True)
+def _metres_of_units(units, scale):  # type: ignore[no-untyped-def]
+    out = np.empty(units.shape, np.float32)
+    for y in range(units.shape[0]):
+        for x in range(units.shape[1]):
+            unit = units[y, x]
+            out[y, x] = np.float32(unit * scale) if 0 < unit < 65535 else np.float32(np.nan)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _metres_of_floats(metres):  # type: ignore[no-untyped-def]
+    out = np.empty(metres.shape, np.float32)
+    for y in range(metres.shape[0]):
+        for x in range(metres.shape[1]):
+            z = metres[y, x]
+            out[y, x] = z if z > 0 or z == -np.inf else np.nan
+    return out
