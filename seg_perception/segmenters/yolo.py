@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""YOLO instance segmentation: YOLOv8, YOLO11, YOLO12, YOLO26 (-seg) and FastSAM, as Ultralytics exports them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from seg_perception.options import ConfigError, Selected, option, plugin
+from seg_perception.plugins import Backend
+from seg_perception.scene import Frame, Instances
+from seg_perception.segmenters.class_names import allowed_classes
+from seg_perception.segmenters.ignore import ignored_share
+from seg_perception.segmenters.letterbox import Letterbox
+from seg_perception.segmenters.model_file import find_model, fingerprint
+from seg_perception.segmenters.prototypes import decode_masks
+from seg_perception.segmenters.yolo_head import recognise
+
+EXPORT_HINT = "`yolo export model=yolo11n-seg.pt format=onnx` makes one"
+FIXED = ("model", "class_names", "input_size", "backend")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class YoloConfig:
+    """Which network, and which of its detections count."""
+
+    model: str = option("", "ONNX file, relative to the working directory or to the shipped models/ folder")
+    score_threshold: float = option(0.25, "detections up to this score are dropped", ge=0, le=1, live=True)
+    iou_threshold: float = option(
+        0.7, "of two boxes of a class that overlap more, the better stays; no effect with NMS in the graph",
+        ge=0, le=1, live=True,
+    )  # fmt: skip
+    max_detections: int = option(300, "detections per image, best scores first", ge=1, le=10000, live=True)
+    classes: tuple[str, ...] = option((), "names of the classes that count; empty = all", live=True)
+    class_names: tuple[str, ...] = option((), "class names in order of id; empty = as the model's metadata has them")
+    input_size: int = option(
+        0, "longest side of the input of a model exported with a free one; 0 = as exported", unit="px", ge=0, le=8192
+    )
+    max_ignored: float = option(
+        0.5, "an instance with more than this share of its mask in the ignore mask is dropped", ge=0, le=1, live=True
+    )
+    backend: Selected = plugin("backends", "onnxruntime", "the runtime")
+
+
+class Yolo:
+    """Instances of a YOLO segmentation network, boxes and masks at the color image's size.
+
+    Scores, boxes, NMS and masks are those of Ultralytics' predictor with `retina_masks=True`, which is the reference.
+    Masks are whole: pixels under `frame.ignore` stay in; see `max_ignored`. Raises ConfigError: no or no such model.
+    """
+
+    Config = YoloConfig
+
+    def __init__(self, config: YoloConfig) -> None:
+        path = find_model(config.model, EXPORT_HINT)
+        self._setup(config, _start(config.backend, str(path)), fingerprint(path))
+
+    def _setup(self, config: YoloConfig, backend: Backend, model: str) -> None:
+        self._config = config
+        self._backend = backend
+        self.model = model
+        self._head = recognise(backend, config.model, config.class_names, config.input_size)
+        self.class_names = self._head.class_names
+        self._allowed = allowed_classes(config.classes, self.class_names)
+        self._letterbox: Letterbox | None = None
+        self._tensor = np.empty(0, np.float32)
+        self._warned = False
+
+    def with_config(self, config: YoloConfig) -> Yolo:
+        """The same network with other thresholds. Raises ConfigError when the network itself would change."""
+        for key in FIXED:
+            if getattr(config, key) != getattr(self._config, key):
+                raise ConfigError(f"{key} cannot change while the model is loaded: configure the segmenter anew")
+        other = object.__new__(Yolo)
+        other._setup(config, self._backend, self.model)
+        return other
+
+    def warm_up(self) -> None:
+        """Runs the network once and compiles the decoder."""
+        self.segment(Frame(np.zeros((480, 640, 3), np.uint8)))
+
+    def segment(self, frame: Frame) -> Instances:
+        config, head = self._config, self._head
+        letterbox = self._letterbox_of(frame)
+        letterbox.write(frame.color, self._tensor)
+        outputs = self._backend({head.image: self._tensor})
+        found = head.detect(outputs, config.score_threshold, config.iou_threshold, config.max_detections, self._allowed)
+        if found.broken:
+            self._warn(
+                f"{self.model}: {found.broken} detections with numbers that cannot be (float16 overflow?); dropped"
+            )
+        boxes = letterbox.to_image(found.boxes)
+        masks = decode_masks(outputs[head.prototypes][0], found.coefficients, boxes, letterbox)
+        names = tuple(self.class_names[i] for i in found.class_ids)
+        instances = Instances.of(masks, found.scores, found.class_ids, names, boxes)
+        return instances[(masks.areas > 0) & (ignored_share(masks, frame.ignore) <= config.max_ignored)]
+
+    def _letterbox_of(self, frame: Frame) -> Letterbox:
+        """How this frame goes into the network; kept, with its input tensor, until the image size changes."""
+        if self._letterbox is None or (self._letterbox.height, self._letterbox.width) != frame.color.shape[:2]:
+            multiple = self._head.stride if self._head.free_size else 0
+            self._letterbox = Letterbox.fit((frame.height, frame.width), self._head.size, multiple)
+            self._tensor = self._letterbox.blank()
+        return self._letterbox
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            logger.warning(text)
+            self._warned = True
+
+
+def _start(backend: Selected, path: str) -> Any:
+    """The backend with the model's path in its own config, which is all that a backend is constructed from."""
+    if backend.config.model:
+        raise ConfigError("backend.model: given by the segmenter; set the segmenter's model instead")
+    return replace(backend, config=replace(backend.config, model=path)).create()
