@@ -132,8 +132,8 @@ def select(group: str, values: Any, path: str) -> Selected:
 def _parse_field(f: dataclasses.Field, hint: Any, values: Mapping, path: str) -> Any:
     meta = f.metadata
     if meta.get("many"):
-        default = [s.plugin for s in f.default_factory()] if callable(f.default_factory) else []
-        names = _as_list(values.get(f.name, default))
+        own = typing.cast(Any, f).default_factory
+        names = _as_list(values[f.name] if f.name in values else [s.plugin for s in own()])
         base = path.rpartition(".")[0]
         return tuple(
             select(meta["group"], {"plugin": str(name), **(values.get(name) or {})}, _join(base, str(name)))
