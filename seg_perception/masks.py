@@ -158,10 +158,13 @@ class Masks:
         x0, y0, w, h = (int(v) for v in (self.rois[i] if roi is None else roi))
         return _paint_crop(self.spans_of(i), x0, y0, w, h)
 
-    def counts(self, i: int) -> NDArray[np.uint32]:
-        """Mask i's row-major run lengths inside its tight box, first run = background (may be 0); empty if no pixel."""
+    def counts(self, i: int, roi: Sequence[int] | None = None) -> NDArray[np.uint32]:
+        """Mask i's row-major run lengths inside its tight box, first run = background (may be 0); empty if no pixel.
+
+        Pass row i of `rois` as `roi` when asking for many masks: computing it goes over the spans of all.
+        """
         spans = self.spans_of(i)
-        x0, y0, w, h = (int(v) for v in self.rois[i])
+        x0, y0, w, h = (int(v) for v in (self.rois[i] if roi is None else roi))
         return _runs_of_spans(spans, x0, y0, w, h)
 
     def label_image(self, order: ArrayLike | None = None) -> NDArray[np.uint16]:

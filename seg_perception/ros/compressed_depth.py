@@ -82,7 +82,7 @@ def decode_rvl(payload: memoryview) -> NDArray[np.uint16]:
 
 
 def metres_of_inverse(units: NDArray[np.uint16], a: float, b: float) -> NDArray[np.float32]:
-    """Depth m of quantised inverse depth: z = a / (v - b), NaN where v = 0. Raises ValueError for an unusable a or b."""
+    """Depth m of quantised inverse depth: z = a / (v - b), NaN where v = 0. Raises ValueError for unusable a or b."""
     if not np.isfinite([a, b]).all() or a <= 0:
         raise ValueError(
             f"32FC1 with quantisation A={a:g} B={b:g}, expected finite numbers and A > 0 "

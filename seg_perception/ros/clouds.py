@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Point clouds out: one PointCloud2 of all objects in label order, and one of the whole scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from seg_perception.geometry import ray_table
+from seg_perception.ros.conversions import set_array
+from seg_perception.scene import Frame, Scene
+
+POINT_STEP = 20  # bytes: x y z float32 m, rgb packed into a float32, label uint32
+FIELDS = (
+    ("x", 0, PointField.FLOAT32),
+    ("y", 4, PointField.FLOAT32),
+    ("z", 8, PointField.FLOAT32),
+    ("rgb", 12, PointField.FLOAT32),
+    ("label", 16, PointField.UINT32),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectClouds:
+    """The objects' points as they are published, thinned once so that every message about a frame agrees.
+
+    Entry i belongs to label i + 1: `points[i]` (M_i, 3) float32 m, camera frame, `colors[i]` (M_i, 3) uint8 RGB.
+    `offsets` (N + 1,): object i owns points `offsets[i]` to `offsets[i + 1]` of the published cloud.
+    """
+
+    points: tuple[NDArray[np.float32], ...]
+    colors: tuple[NDArray[np.uint8], ...]
+    offsets: tuple[int, ...]
+
+
+def label_order(scene: Scene) -> list[int]:
+    """Rows of the scene by descending score: row `label_order(scene)[i]` has label i + 1, and is a message's object i."""
+    return np.argsort(-scene.instances.scores, kind="stable").tolist()
+
+
+def thin_clouds(scene: Scene, max_per_object: int = 20000, voxel: float = 0.0) -> ObjectClouds:
+    """The objects' clouds in label order: one point per `voxel` m cell (0 = all), then evenly at most `max_per_object`."""
+    points, colors, offsets = [], [], [0]
+    for row in label_order(scene):
+        obj = scene.objects[row]
+        chosen = _thin(obj.points, max_per_object, voxel)
+        points.append(obj.points if chosen is None else obj.points[chosen])
+        colors.append(obj.colors if chosen is None else obj.colors[chosen])
+        offsets.append(offsets[-1] + len(points[-1]))
+    return ObjectClouds(tuple(points), tuple(colors), tuple(offsets))
+
+
+def cloud_message(clouds: ObjectClouds, header: Header, T_header_camera: NDArray | None) -> PointCloud2:
+    """All objects' points in `header.frame_id`, ordered by label; empty where the transform is not known (None)."""
+    if T_header_camera is None:
+        return _cloud(header, np.empty((0, 5), np.uint32))
+    rotation, translation = _float32(T_header_camera)
+    packed = np.empty((clouds.offsets[-1], 5), np.uint32)
+    for i, (points, colors) in enumerate(zip(clouds.points, clouds.colors, strict=True)):
+        if len(points):
+            _pack_points(
+                points, colors, i + 1, rotation, translation, packed[clouds.offsets[i] : clouds.offsets[i + 1]]
+            )
+    return _cloud(header, packed)
+
+
+def scene_cloud_message(
+    frame: Frame, labels: NDArray[np.uint16], header: Header, T_header_camera: NDArray | None, stride: int = 1
+) -> PointCloud2:
+    """Every measured pixel of the frame (each `stride`-th of a row and column) as a point; label 0 = no object."""
+    if T_header_camera is None or frame.no_3d is not None or frame.depth is None or frame.intrinsics is None:
+        return _cloud(header, np.empty((0, 5), np.uint32))
+    step = (slice(None, None, stride),) * 2
+    depth, rays, color, label = (
+        np.ascontiguousarray(image[step]) for image in (frame.depth, ray_table(frame.intrinsics), frame.color, labels)
+    )
+    return _cloud(header, _pack_scene(depth, rays, color, label, *_float32(T_header_camera)))
+
+
+def _thin(points: NDArray[np.float32], max_points: int, voxel: float) -> NDArray[np.int64] | None:
+    """Indices of the points to keep, ascending; None = all."""
+    chosen = None
+    if voxel > 0 and len(points):
+        cells = np.floor((points - points.min(axis=0)) / voxel).astype(np.int64)
+        across = cells.max(axis=0) + 1
+        chosen = np.sort(
+            np.unique((cells[:, 0] * across[1] + cells[:, 1]) * across[2] + cells[:, 2], return_index=True)[1]
+        )
+    count = len(points) if chosen is None else len(chosen)
+    if count > max_points:
+        even = np.linspace(0, count - 1, max_points).round().astype(np.int64)
+        chosen = even if chosen is None else chosen[even]
+    return chosen
+
+
+def _float32(T: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return np.ascontiguousarray(T[:3, :3], np.float32), np.ascontiguousarray(T[:3, 3], np.float32)
+
+
+def _cloud(header: Header, packed: NDArray[np.uint32]) -> PointCloud2:
+    msg = PointCloud2(header=header, height=1, width=len(packed), point_step=POINT_STEP, is_dense=True)
+    msg.fields = [PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in FIELDS]
+    msg.row_step = POINT_STEP * len(packed)
+    set_array(msg, "data", packed, "B")
+    return msg
+
+
+@njit(cache=True, nogil=True)
+def _pack_points(points, colors, label, rotation, translation, out):  # type: ignore[no-untyped-def]
+    metres = out.view(np.float32)
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        for k in range(3):
+            metres[i, k] = rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z + translation[k]
+        out[i, 3] = np.uint32(colors[i, 0]) << 16 | np.uint32(colors[i, 1]) << 8 | np.uint32(colors[i, 2])
+        out[i, 4] = label
+
+
+@njit(cache=True, nogil=True)
+def _pack_scene(depth, rays, color, labels, rotation, translation):  # type: ignore[no-untyped-def]
+    count = 0
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            count += 0 < depth[y, x] < np.inf
+    out = np.empty((count, 5), np.uint32)
+    metres = out.view(np.float32)
+    i = 0
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            z = depth[y, x]
+            if not 0 < z < np.inf:
+                continue
+            px, py = rays[y, x, 0] * z, rays[y, x, 1] * z
+            for k in range(3):
+                metres[i, k] = rotation[k, 0] * px + rotation[k, 1] * py + rotation[k, 2] * z + translation[k]
+            out[i, 3] = np.uint32(color[y, x, 0]) << 16 | np.uint32(color[y, x, 1]) << 8 | np.uint32(color[y, x, 2])
+            out[i, 4] = labels[y, x]
+            i += 1
+    return out
