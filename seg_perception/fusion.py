@@ -1,26 +1,219 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Masks and depth to objects: clean points, centroid, oriented box, and a status for every object without."""
+"""Masks and depth to objects: clean points, centroid, oriented box, and a status for every object without.
+
+docs/fusion.md says what each step is for and how well it works.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception import points as kernels
+from seg_perception.geometry import geometric_median, oriented_box, ray_table, transform
 from seg_perception.options import option
-from seg_perception.scene import Frame, Instances, Object3D, Plane, Status
+from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
+
+SAMPLE = 512  # points that decide which support carries an object
+NO_MASK = np.empty((0, 0), np.bool_)
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How points are cleaned."""
+    """How points are cleaned, and what is made of them."""
 
     min_depth: float = option(0.15, "nearest depth used", unit="m", ge=0, live=True)
     max_depth: float = option(2.0, "farthest depth used", unit="m", ge=0, live=True)
     min_points: int = option(30, "fewer points than this after cleaning are no 3D", ge=1, live=True)
+    min_valid_ratio: float = option(0.3, "an object with depth on less of its mask is PARTIAL", ge=0, le=1, live=True)
+    step: float = option(0.012, "neighbours farther apart in depth belong to two surfaces", unit="m", ge=0, live=True)
+    step_ratio: float = option(0.015, "the same as a share of the depth; the larger of both counts", ge=0, live=True)
+    min_agreeing: int = option(3, "a pixel flies when fewer of its 8 neighbours have its depth", ge=0, le=8, live=True)
+    part_gap: float = option(0.05, "farther in depth from the largest cluster is no part", unit="m", ge=0, live=True)
+    part_share: float = option(0.05, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True)
+    erosion: int = option(1, "points this near a depth step are left out of the cloud", unit="px", ge=0, le=5, live=True)
+    support_band: float = option(
+        0.002, "mask pixels this near the support are support, beside 3 times the noise", unit="m", ge=0, live=True
+    )
+    noise: float = option(0.0015, "depth noise at 1 m, grows with the square of depth", unit="m", ge=0, live=True)
+    outliers: float = option(0.002, "share of points outside each side of the box", ge=0, le=0.2, live=True)
+    complete_gap: float = option(
+        0.005,
+        "the box is extended down to the support when what is seen ends less than this above it; 0 = never, 1 = always, "
+        "e.g. for a camera that looks straight down and sees no sides",
+        unit="m",
+        ge=0,
+        live=True,
+    )
+
+    def __post_init__(self) -> None:
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"expected min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
 
 
 def fuse(
     frame: Frame, instances: Instances, config: FusionConfig | None = None, supports: Sequence[Plane] | None = None
 ) -> list[Object3D]:
-    return [Object3D(Status.TOO_FEW_POINTS) for _ in range(len(instances))]
+    """One object per instance, in the camera frame; those without 3D are empty and say why.
+
+    `supports` (default: the instances' own) are surfaces objects may stand on. Raises ValueError when the masks are
+    not of the frame's size.
+    """
+    masks = instances.masks
+    if len(masks) and (masks.height, masks.width) != (frame.height, frame.width):
+        raise ValueError(
+            f"masks: expected {frame.height}x{frame.width} like the image, got {masks.height}x{masks.width}"
+        )
+    if frame.no_3d is not None or frame.depth is None or frame.intrinsics is None:
+        status, text = frame.no_3d or (Status.NO_DEPTH_IMAGE, "")
+        return [Object3D(status, text, touches_border=bool(b)) for b in _touching_border(instances)]
+    fusion = _Fusion(frame, frame.depth, ray_table(frame.intrinsics), config or FusionConfig())
+    surfaces = tuple(instances.supports if supports is None else supports)
+    known = [instances.supports[i] if i >= 0 else None for i in instances.support_ids]
+    return [
+        fusion.lift(masks.spans_of(i), roi, known[i], surfaces)
+        for i, roi in enumerate(masks.rois.astype(np.int64))
+    ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fusion:
+    """What all objects of a frame share."""
+
+    frame: Frame
+    depth: NDArray[np.float32]
+    rays: NDArray[np.float32]
+    config: FusionConfig
+
+    def lift(
+        self, spans: NDArray[np.int32], roi: NDArray[np.int64], known: Plane | None, surfaces: Sequence[Plane]
+    ) -> Object3D:
+        """One mask's object."""
+        c, depth = self.config, self.depth
+        ignore = NO_MASK if self.frame.ignore is None else self.frame.ignore
+        z, kind, counts = kernels.depth_under_mask(depth, spans, roi, ignore, c.min_depth, c.max_depth)
+        keep = kernels.agreement(z, c.step, c.step_ratio) >= c.min_agreeing
+        keep &= kind == kernels.USABLE
+        support = known or _support_of(z, keep, self.rays, roi, surfaces)
+        if support is not None:
+            keep = kernels.above_support(z, keep, self.rays, roi, support.coefficients, c.support_band, c.noise)
+        labels, n = kernels.clusters(z, keep, c.step, c.step_ratio)
+        if n:
+            keep = kernels.object_pixels(z, kind, labels, n, depth, roi, c.step, c.step_ratio, c.part_gap, c.part_share)
+        known_rim, nearer, cut = kernels.outline(kind, depth, roi, c.step, c.step_ratio)
+        solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, c.step, c.step_ratio) if c.erosion else keep
+        points, colors, inner = kernels.points_of(keep, solid, z, self.frame.color, self.rays, roi)
+        status, text = _status(counts, len(points), cut > 0, c)
+        seen = {
+            "touches_border": cut > 0,
+            "occluded_ratio": nearer / known_rim if known_rim else float("nan"),
+            "valid_depth_ratio": _usable(counts) / max(1, int(counts[kernels.TOTAL])),
+        }
+        if not status.has_3d:
+            return Object3D(status, text, **seen)
+        box, completed, top = self._box(points, support)
+        if inner.mean() < 0.35:  # thin: nothing is away from its edges
+            inner = np.ones(len(points), np.bool_)
+        centroid = geometric_median(points)
+        return Object3D(
+            status,
+            text,
+            points=points[inner],
+            colors=colors[inner],
+            centroid=centroid,
+            covariance=_covariance(points, centroid, c.noise),
+            box=box,
+            box_completed=completed,
+            support=support,
+            height_above_support=top,
+            **seen,
+        )
+
+    def _box(self, points: NDArray[np.float32], support: Plane | None) -> tuple[OrientedBox, bool, float]:
+        """The box, whether it was extended to the support, and the height of its top above the support."""
+        c, gravity = self.config, self.frame.gravity
+        up = support.normal if support is not None else -gravity if gravity is not None else None
+        box = oriented_box(points, up, c.outliers)
+        if support is None:
+            return box, False, float("nan")
+        middle, half = float(support.heights(box.T_camera_box[:3, 3])), box.size[2] / 2
+        bottom, top = middle - half, middle + half
+        band = c.support_band + 3 * c.noise * float(box.T_camera_box[2, 3]) ** 2  # what `above_support` cut off
+        if not c.complete_gap or top <= 0 or bottom > c.complete_gap + band:
+            return box, False, top
+        T = transform(box.T_camera_box[:3, :3], box.T_camera_box[:3, 3] - bottom / 2 * support.normal)
+        return OrientedBox(T, np.array([box.size[0], box.size[1], top])), True, top
+
+
+def _support_of(
+    z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]
+) -> Plane | None:
+    """The surface that carries what is seen, of those known."""
+    rows, columns = np.nonzero(keep)
+    if not surfaces or not len(rows):
+        return None
+    some = slice(None, None, max(1, len(rows) // SAMPLE))
+    rows, columns = rows[some], columns[some]
+    xy = rays[rows + roi[1] - 1, columns + roi[0] - 1]
+    points = np.column_stack([xy, np.ones(len(xy))]) * z[rows, columns, None]
+    index = support_under(points, surfaces)
+    return surfaces[index] if index >= 0 else None
+
+
+def support_under(points: NDArray, surfaces: Sequence[Plane]) -> int:
+    heights = np.array([np.quantile(s.heights(points), 0.02) for s in surfaces])
+    heights[heights < -0.01] = np.inf
+    return int(np.argmin(heights)) if np.isfinite(heights).any() else -1
+
+
+def _usable(counts: NDArray[np.int64]) -> int:
+    return int(counts[kernels.TOTAL] - counts[kernels.NAN] - counts[kernels.NEAR] - counts[kernels.FAR])
+
+
+def _status(counts: NDArray[np.int64], kept: int, cut: bool, config: FusionConfig) -> tuple[Status, str]:
+    """Why there is 3D or not, in numbers."""
+    missing, near, far, ignored, total = (int(n) for n in counts)
+    usable = total - missing - near - far
+    if not total:
+        why = f"all {ignored} pixels of the mask are in the ignore mask" if ignored else "the mask has no pixel"
+        return Status.EMPTY_MASK, why
+    if kept < config.min_points:
+        if usable < config.min_points and max(near, far) >= max(missing, 1):
+            if near >= far:
+                return Status.TOO_NEAR, f"{near} of {total} mask pixels are nearer than {config.min_depth:g} m"
+            return Status.TOO_FAR, f"{far} of {total} mask pixels are beyond {config.max_depth:g} m"
+        if not usable:
+            return Status.NO_VALID_DEPTH, f"none of {total} mask pixels has depth"
+        return (
+            Status.TOO_FEW_POINTS,
+            f"{kept} points left of {usable} pixels with depth ({total} in the mask), {config.min_points} needed",
+        )
+    reasons = []
+    if usable < config.min_valid_ratio * total:
+        reasons.append(f"only {usable / total:.0%} of the mask has depth")
+    if cut:
+        reasons.append("cut by the image's border")
+    if max(near, far) > 0.05 * total:
+        side = f"nearer than {config.min_depth:g} m" if near > far else f"beyond {config.max_depth:g} m"
+        reasons.append(f"{max(near, far) / total:.0%} of it is {side}")
+    return (Status.PARTIAL, ", ".join(reasons)) if reasons else (Status.OK, "")
+
+
+def _covariance(points: NDArray[np.float32], centroid: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
+    """(3, 3) m^2 of the centroid: the depth noise along the ray, alike in pixels near each other, and the spread of the
+    points over their number. A stereo camera's noise is alike over about 5x5 pixels."""
+    independent = max(1.0, len(points) / 25.0)
+    spread = np.cov(points.astype(np.float64).T)
+    ray = centroid / centroid[2]
+    sigma = noise * centroid[2] ** 2
+    return spread / independent + np.outer(ray, ray) * sigma**2 / independent
+
+
+def _touching_border(instances: Instances) -> NDArray[np.bool_]:
+    masks = instances.masks
+    x, y, w, h = masks.rois.T
+    return (w > 0) & ((x == 0) | (y == 0) | (x + w == masks.width) | (y + h == masks.height))

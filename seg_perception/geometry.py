@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import ConvexHull, QhullError
 
 from seg_perception.scene import Intrinsics, OrientedBox
 
@@ -140,41 +140,180 @@ def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np
 
 def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     """Angle rad in [0, pi/2) and bounds (2, 2) [min, max] along the turned axes of the smallest rectangle around
-    `points` (M, 2), by the edges of their convex hull."""
-    xy = np.asarray(points, np.float64)
-    try:
-        hull = xy[ConvexHull(xy).vertices]
-    except (QhullError, ValueError):  # a line or fewer than three points: the axis of largest spread
-        spread = xy - xy.mean(axis=0)
-        direction = np.linalg.svd(spread, full_matrices=False)[2][0] if len(xy) > 1 else np.array([1.0, 0.0])
-        hull, angles = xy, np.array([np.arctan2(direction[1], direction[0]) % (np.pi / 2)])
-    else:
-        edges = np.diff(np.concatenate([hull, hull[:1]]), axis=0)
-        angles = np.unique(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2))
-    c, s = np.cos(angles), np.sin(angles)
-    along = np.stack([np.outer(c, hull[:, 0]) + np.outer(s, hull[:, 1]), np.outer(c, hull[:, 1]) - np.outer(s, hull[:, 0])])
-    low, high = along.min(axis=2), along.max(axis=2)
-    best = int(np.argmin((high - low).prod(axis=0)))
-    return float(angles[best]), np.stack([low[:, best], high[:, best]])
+    `points` (M, 2), M >= 1."""
+    angle, bounds = _smallest_rectangle(_hull(np.ascontiguousarray(points, np.float64)))
+    return float(angle), bounds
 
 
-def oriented_box(points: ArrayLike, up: ArrayLike | None = None) -> OrientedBox:
-    """The smallest box around `points` (M, 3) m whose z axis is `up` (3,); without `up`, the principal axis of least
-    spread. x is the longer side of its footprint."""
-    xyz = np.asarray(points, np.float64)
-    if up is None:
-        spread = np.cov((xyz - xyz.mean(axis=0)).T) if len(xyz) > 1 else np.eye(3)
-        up = np.linalg.eigh(spread)[1][:, 0]
-        if up[2] > 0:  # towards the camera
-            up = -up
-    frame = rotation_with_z(up)
-    local = xyz @ frame
-    angle, (low, high) = smallest_rectangle(local[:, :2])
-    if high[1] - low[1] > high[0] - low[0]:  # x is the longer side
-        angle += np.pi / 2
-        low, high = np.array([low[1], -high[0]]), np.array([high[1], -low[0]])
+def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float = 0.0) -> OrientedBox:
+    """The smallest box around `points` (M, 3) m, M >= 1, whose z axis is `up` (3,); x is the longer side of its
+    footprint. Without `up`, the smallest of the boxes standing on one of the principal axes, z towards the camera.
+
+    `outliers` is the share of points that may stay outside at each end of each axis.
+    """
+    xyz = np.ascontiguousarray(points, np.float64)
+    if up is not None:
+        return _box_on(xyz, rotation_with_z(up), outliers)
+    spread = np.cov((xyz - xyz.mean(axis=0)).T) if len(xyz) > 1 else np.eye(3)
+    axes = np.linalg.eigh(spread)[1].T
+    boxes = [_box_on(xyz, rotation_with_z(-a if a[2] > 0 else a), outliers) for a in axes]
+    return min(boxes, key=lambda box: float(np.prod(box.size + 1e-4)))  # as flat boxes all have volume 0
+
+
+def _box_on(xyz: NDArray[np.float64], frame: NDArray[np.float64], outliers: float) -> OrientedBox:
+    angle, low, high = _turned_bounds(xyz, frame, outliers)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
     R = frame @ turn
-    low3 = np.append(low, local[:, 2].min())
-    high3 = np.append(high, local[:, 2].max())
-    return OrientedBox(transform(R, R @ ((low3 + high3) / 2)), high3 - low3)
+    return OrientedBox(transform(R, R @ ((low + high) / 2)), high - low)
+
+
+def geometric_median(points: ArrayLike) -> NDArray[np.float64]:
+    """The point (3,) m with the least sum of distances to `points` (M, 3) m, M >= 1: a median that turns with them.
+
+    Found on at most 1000 of them, evenly taken (Weiszfeld's iteration).
+    """
+    xyz = np.asarray(points)
+    return _geometric_median(xyz[:: max(1, len(xyz) // 1000)].astype(np.float64))
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _geometric_median(xyz):  # type: ignore[no-untyped-def]
+    centre = np.array([xyz[:, 0].mean(), xyz[:, 1].mean(), xyz[:, 2].mean()])
+    for _ in range(30):
+        total = np.zeros(3)
+        weights = 0.0
+        for i in range(len(xyz)):
+            d = np.sqrt((xyz[i, 0] - centre[0]) ** 2 + (xyz[i, 1] - centre[1]) ** 2 + (xyz[i, 2] - centre[2]) ** 2)
+            w = 1.0 / max(d, 1e-6)
+            weights += w
+            for k in range(3):
+                total[k] += w * xyz[i, k]
+        moved = 0.0
+        for k in range(3):
+            moved += (total[k] / weights - centre[k]) ** 2
+            centre[k] = total[k] / weights
+        if moved < 1e-10:  # 0.01 mm
+            break
+    return centre
+
+
+@njit(cache=True, nogil=True)
+def _turned_bounds(xyz, frame, outliers):  # type: ignore[no-untyped-def]
+    """Angle of the footprint's longer side in `frame`, and bounds (3,), (3,) along the turned axes."""
+    local = xyz @ frame
+    angle, _ = _smallest_rectangle(_hull(local[:, :2]))
+    c, s = np.cos(angle), np.sin(angle)
+    for i in range(len(local)):
+        x, y = local[i, 0], local[i, 1]
+        local[i, 0] = c * x + s * y
+        local[i, 1] = c * y - s * x
+    low, high = np.empty(3), np.empty(3)
+    for k in range(3):
+        low[k], high[k] = _trimmed(local[:, k], outliers)
+    if high[1] - low[1] > high[0] - low[0]:  # x is the longer side
+        angle += np.pi / 2
+        low[0], low[1], high[0], high[1] = low[1], -high[0], high[1], -low[0]
+    return angle, low, high
+
+
+@njit(cache=True, nogil=True)
+def _trimmed(values, outliers):  # type: ignore[no-untyped-def]
+    """The range of `values` less the share `outliers` at each end, to 1/1024 of the range."""
+    low, high = values[0], values[0]
+    for v in values:
+        low = min(low, v)
+        high = max(high, v)
+    left_out = int(outliers * len(values))
+    if left_out < 1 or high <= low:
+        return low, high
+    counts = np.zeros(1025, np.int64)
+    scale = 1024.0 / (high - low)
+    for v in values:
+        counts[int((v - low) * scale)] += 1
+    first, last = 0, 1024
+    outside = counts[0]
+    while outside <= left_out:
+        first += 1
+        outside += counts[first]
+    outside = counts[1024]
+    while outside <= left_out:
+        last -= 1
+        outside += counts[last]
+    return low + first / scale, min(high, low + (last + 1) / scale)
+
+
+@njit(cache=True, nogil=True)
+def _hull(points):  # type: ignore[no-untyped-def]
+    """Corners (K, 2) of the convex hull, counterclockwise (Andrew's monotone chain).
+
+    Of many points only the lowest and highest in each of 2048 columns are looked at: that moves a corner by at most
+    1/2048 of the width.
+    """
+    if len(points) > 4096:
+        points = _column_ends(points)
+    order = np.argsort(points[:, 0], kind="mergesort")
+    hull = np.empty((2 * len(points) + 1, 2))
+    n = 0
+    for side in range(2):
+        start = n
+        for k in range(len(order)):
+            p = points[order[k] if side == 0 else order[len(order) - 1 - k]]
+            while n >= start + 2:
+                a, b = hull[n - 2], hull[n - 1]
+                if (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0]) > 0.0:
+                    break
+                n -= 1
+            hull[n] = p
+            n += 1
+        n -= 1  # the end of this side begins the next
+    return hull[: max(n, 1)].copy()
+
+
+@njit(cache=True, nogil=True)
+def _column_ends(points):  # type: ignore[no-untyped-def]
+    low, high = points[0, 0], points[0, 0]
+    for i in range(len(points)):
+        low = min(low, points[i, 0])
+        high = max(high, points[i, 0])
+    scale = 2047.0 / max(high - low, 1e-12)
+    ends = np.full((2048, 2), -1, np.int64)
+    for i in range(len(points)):
+        k = int((points[i, 0] - low) * scale)
+        if ends[k, 0] < 0 or points[i, 1] < points[ends[k, 0], 1]:
+            ends[k, 0] = i
+        if ends[k, 1] < 0 or points[i, 1] > points[ends[k, 1], 1]:
+            ends[k, 1] = i
+    out = np.empty((4096, 2))
+    n = 0
+    for k in range(2048):
+        if ends[k, 0] >= 0:
+            out[n] = points[ends[k, 0]]
+            out[n + 1] = points[ends[k, 1]]
+            n += 2
+    return out[:n]
+
+
+@njit(cache=True, nogil=True)
+def _smallest_rectangle(hull):  # type: ignore[no-untyped-def]
+    """Angle and bounds of the smallest rectangle, one side of which lies on an edge of the hull (Freeman and Shapira)."""
+    best_angle = 0.0
+    best = np.empty((2, 2))
+    best_area = np.inf
+    for i in range(len(hull)):
+        j = (i + 1) % len(hull)
+        angle = np.arctan2(hull[j, 1] - hull[i, 1], hull[j, 0] - hull[i, 0]) % (np.pi / 2)
+        c, s = np.cos(angle), np.sin(angle)
+        x_low, x_high, y_low, y_high = np.inf, -np.inf, np.inf, -np.inf
+        for k in range(len(hull)):
+            x = c * hull[k, 0] + s * hull[k, 1]
+            y = c * hull[k, 1] - s * hull[k, 0]
+            x_low, x_high = min(x_low, x), max(x_high, x)
+            y_low, y_high = min(y_low, y), max(y_high, y)
+        area = (x_high - x_low) * (y_high - y_low)
+        if area < best_area:
+            best_area, best_angle = area, angle
+            best[0, 0], best[0, 1], best[1, 0], best[1, 1] = x_low, y_low, x_high, y_high
+    return best_angle, best

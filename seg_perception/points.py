@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of fusion: from the depth under one mask to the pixels that belong to the object, and to its points.
+
+All work on a grid: the mask's tight box with a margin of one pixel, so that neighbours need no bounds checks.
+Depth on the grid is metres; NaN = no usable depth, or not in the mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+FOREIGN, UNKNOWN, USABLE = 0, 1, 2  # pixels of a grid: not in the mask; in it without usable depth; with
+NAN, NEAR, FAR, IGNORED, TOTAL = 0, 1, 2, 3, 4  # what `depth_under_mask` counts
+OUTLINE_REACH = 6  # px, how far to look past holes in the depth for what is beside the outline
+BRIDGE = 3  # px, holes in the depth up to this wide do not part an object
+
+
+@njit(cache=True, nogil=True)
+def depth_under_mask(depth, spans, roi, ignore, near, far):  # type: ignore[no-untyped-def]
+    """Grid of usable depth, grid of pixel kinds, and the counts (NAN, NEAR, FAR, IGNORED, TOTAL)."""
+    x0, y0, w, h = roi[0], roi[1], roi[2], roi[3]
+    z = np.full((h + 2, w + 2), np.nan, np.float32)
+    kind = np.zeros((h + 2, w + 2), np.uint8)
+    counts = np.zeros(5, np.int64)
+    for k in range(len(spans)):
+        y = spans[k, 0]
+        for x in range(spans[k, 1], spans[k, 2]):
+            if ignore.size > 0 and ignore[y, x]:
+                counts[IGNORED] += 1
+                continue
+            counts[TOTAL] += 1
+            kind[y - y0 + 1, x - x0 + 1] = UNKNOWN
+            value = depth[y, x]
+            if near <= value <= far:
+                z[y - y0 + 1, x - x0 + 1] = value
+                kind[y - y0 + 1, x - x0 + 1] = USABLE
+            elif value > far:
+                counts[FAR] += 1
+            elif value == -np.inf or 0 < value < near:
+                counts[NEAR] += 1
+            else:
+                counts[NAN] += 1
+    return z, kind, counts
+
+
+@njit(cache=True, nogil=True)
+def agreement(z, step, step_ratio):  # type: ignore[no-untyped-def]
+    """How many of each pixel's 8 neighbours have its depth to within max(step, step_ratio * z), uint8 grid.
+
+    A pixel that flies between two surfaces agrees with few; the corner of a surface still agrees with 3.
+    """
+    rows, columns = z.shape
+    out = np.zeros((rows, columns), np.uint8)
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            here = z[y, x]
+            t = max(np.float32(step), np.float32(step_ratio) * here)
+            n = np.uint8(abs(z[y - 1, x - 1] - here) <= t) + np.uint8(abs(z[y - 1, x] - here) <= t)
+            n += np.uint8(abs(z[y - 1, x + 1] - here) <= t) + np.uint8(abs(z[y, x - 1] - here) <= t)
+            n += np.uint8(abs(z[y, x + 1] - here) <= t) + np.uint8(abs(z[y + 1, x - 1] - here) <= t)
+            n += np.uint8(abs(z[y + 1, x] - here) <= t) + np.uint8(abs(z[y + 1, x + 1] - here) <= t)
+            out[y, x] = n
+    return out
+
+
+@njit(cache=True, nogil=True)
+def above_support(z, keep, rays, roi, plane, band, noise):  # type: ignore[no-untyped-def]
+    """`keep` without the pixels on the support: those less than band + 3 * noise * z^2 above it.
+
+    An object so flat that hardly anything of it rises above twice that height is left whole.
+    """
+    rows, columns = z.shape
+    out = keep.copy()
+    high = 0
+    total = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if not keep[y, x]:
+                continue
+            d = z[y, x]
+            ray = rays[roi[1] + y - 1, roi[0] + x - 1]
+            height = (plane[0] * ray[0] + plane[1] * ray[1] + plane[2]) * d + plane[3]
+            limit = band + 3.0 * noise * d * d
+            total += 1
+            if height < limit:
+                out[y, x] = False
+            elif height > 2.0 * limit:
+                high += 1
+    return out if high > 0.15 * total else keep
+
+
+@njit(cache=True, nogil=True)
+def _root(parent, i):  # type: ignore[no-untyped-def]
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def clusters(z, keep, step, step_ratio):  # type: ignore[no-untyped-def]
+    """Pixels joined by continuous depth: int32 grid of numbers 1..n, and n. Small holes are bridged."""
+    rows, columns = z.shape
+    labels = np.zeros((rows, columns), np.int32)
+    parent = np.empty(rows * columns // 2 + 2, np.int32)
+    count = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if not keep[y, x]:
+                continue
+            here = z[y, x]
+            t = max(np.float32(step), np.float32(step_ratio) * here)
+            label = 0
+            for k in range(1, min(x, BRIDGE + 1)):
+                if keep[y, x - k]:
+                    if abs(z[y, x - k] - here) <= t:
+                        label = labels[y, x - k]
+                    break
+            for k in range(1, min(y, BRIDGE + 1)):
+                if keep[y - k, x]:
+                    other = labels[y - k, x]
+                    if other != label and abs(z[y - k, x] - here) <= t:
+                        if label == 0:
+                            label = other
+                        else:
+                            a, b = _root(parent, label), _root(parent, other)
+                            parent[max(a, b)] = min(a, b)
+                    break
+            if label == 0:
+                count += 1
+                parent[count] = count
+                label = count
+            labels[y, x] = label
+    numbers = np.zeros(count + 1, np.int32)
+    n = 0
+    for i in range(1, count + 1):
+        root = _root(parent, i)
+        if root == i:
+            n += 1
+            numbers[i] = n
+        else:
+            numbers[i] = numbers[root]
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            labels[y, x] = numbers[labels[y, x]]
+    return labels, n
+
+
+@njit(cache=True, nogil=True)
+def object_pixels(z, kind, labels, n, depth, roi, step, step_ratio, gap, share):  # type: ignore[no-untyped-def]
+    """The pixels of the object: the largest cluster, and others that plausibly are parts of it; bool grid.
+
+    Another cluster is a part when it has at least `share` of the largest one's pixels, lies within `gap` m of its range
+    of depth, and does not simply go on beyond the mask's outline, as background under a bleeding mask does.
+    """
+    rows, columns = z.shape
+    area = np.zeros(n + 1, np.int64)
+    low = np.full(n + 1, np.inf)
+    high = np.full(n + 1, -np.inf)
+    rim = np.zeros(n + 1, np.int64)
+    open_rim = np.zeros(n + 1, np.int64)
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            i = labels[y, x]
+            if i == 0:
+                continue
+            area[i] += 1
+            here = z[y, x]
+            low[i] = min(low[i], here)
+            high[i] = max(high[i], here)
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                if kind[y + dy, x + dx] != FOREIGN:
+                    continue
+                v, u = roi[1] + y - 1 + dy, roi[0] + x - 1 + dx
+                if 0 <= v < depth.shape[0] and 0 <= u < depth.shape[1]:
+                    rim[i] += 1
+                    open_rim[i] += abs(depth[v, u] - here) <= max(step, step_ratio * here)
+    main = 1
+    for i in range(2, n + 1):
+        if area[i] > area[main]:
+            main = i
+    chosen = np.zeros(n + 1, np.bool_)
+    for i in range(1, n + 1):
+        near = low[i] <= high[main] + gap and high[i] >= low[main] - gap
+        closed = 2 * open_rim[i] <= rim[i]
+        chosen[i] = i == main or (near and closed and area[i] >= share * area[main])
+    out = np.zeros((rows, columns), np.bool_)
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            out[y, x] = chosen[labels[y, x]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def away_from_steps(keep, kind, depth, roi, margin, step, step_ratio):  # type: ignore[no-untyped-def]
+    """`keep` less the pixels within `margin` px of a depth step or of an outline without depth beside it, bool grid."""
+    rows, columns = keep.shape
+    out = keep.copy()
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if not keep[y, x]:
+                continue
+            here = depth[roi[1] + y - 1, roi[0] + x - 1]
+            t = max(step, step_ratio * here)
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                for k in range(1, margin + 1):
+                    v, u = roi[1] + y - 1 + k * dy, roi[0] + x - 1 + k * dx
+                    if v < 0 or u < 0 or v >= depth.shape[0] or u >= depth.shape[1]:
+                        break
+                    other = depth[v, u]
+                    gy, gx = y + k * dy, x + k * dx
+                    inside = 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN
+                    if abs(other - here) > t or (not inside and not other > 0):
+                        out[y, x] = False
+                    if not abs(other - here) <= t:
+                        break
+                if not out[y, x]:
+                    break
+    return out
+
+
+@njit(cache=True, nogil=True)
+def points_of(keep, solid, z, color, rays, roi):  # type: ignore[no-untyped-def]
+    """Points (M, 3) float32 m and colors (M, 3) of the pixels in `keep`, and which of them are in `solid`, (M,)."""
+    rows, columns = keep.shape
+    count = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            count += keep[y, x]
+    points = np.empty((count, 3), np.float32)
+    colors = np.empty((count, 3), np.uint8)
+    inner = np.empty(count, np.bool_)
+    k = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if not keep[y, x]:
+                continue
+            v, u = roi[1] + y - 1, roi[0] + x - 1
+            d = z[y, x]
+            points[k, 0] = rays[v, u, 0] * d
+            points[k, 1] = rays[v, u, 1] * d
+            points[k, 2] = d
+            colors[k, 0] = color[v, u, 0]
+            colors[k, 1] = color[v, u, 1]
+            colors[k, 2] = color[v, u, 2]
+            inner[k] = solid[y, x]
+            k += 1
+    return points, colors, inner
+
+
+@njit(cache=True, nogil=True)
+def outline(kind, depth, roi, step, step_ratio):  # type: ignore[no-untyped-def]
+    """Counts along the mask's outline: pixel pairs with depth on both sides, those of them with the nearer surface
+    outside, and pairs at the image's border."""
+    rows, columns = kind.shape
+    known = 0
+    nearer = 0
+    cut = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if kind[y, x] == FOREIGN:
+                continue
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                if kind[y + dy, x + dx] != FOREIGN:
+                    continue
+                v, u = roi[1] + y - 1, roi[0] + x - 1
+                if not (0 <= v + dy < depth.shape[0] and 0 <= u + dx < depth.shape[1]):
+                    cut += 1
+                    continue
+                here = _first_depth(depth, v, u, -dy, -dx)
+                there = _first_depth(depth, v + dy, u + dx, dy, dx)
+                if here > 0 and there > 0:
+                    known += 1
+                    nearer += there < here - max(step, step_ratio * here)
+    return known, nearer, cut
+
+
+@njit(cache=True, nogil=True)
+def _first_depth(depth, v, u, dy, dx):  # type: ignore[no-untyped-def]
+    for _ in range(OUTLINE_REACH):
+        if v < 0 or u < 0 or v >= depth.shape[0] or u >= depth.shape[1]:
+            break
+        if 0 < depth[v, u] < np.inf:
+            return depth[v, u]
+        v += dy
+        u += dx
+    return np.float32(np.nan)
