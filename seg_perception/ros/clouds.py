@@ -40,12 +40,12 @@ class ObjectClouds:
 
 
 def label_order(scene: Scene) -> list[int]:
-    """Rows of the scene by descending score: row `label_order(scene)[i]` has label i + 1, and is a message's object i."""
+    """Rows of the scene by descending score: entry i has label i + 1 and becomes object i of a message."""
     return np.argsort(-scene.instances.scores, kind="stable").tolist()
 
 
 def thin_clouds(scene: Scene, max_per_object: int = 20000, voxel: float = 0.0) -> ObjectClouds:
-    """The objects' clouds in label order: one point per `voxel` m cell (0 = all), then evenly at most `max_per_object`."""
+    """The objects' clouds in label order: one point per `voxel` m (0 = all), then evenly at most `max_per_object`."""
     points, colors, offsets = [], [], [0]
     for row in label_order(scene):
         obj = scene.objects[row]

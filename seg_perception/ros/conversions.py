@@ -109,9 +109,8 @@ def decode_depth(msg: Image, scale: float = 0.0) -> NDArray[np.float32]:
     32FC1 and 64FC1 are metres. Raises ImageError.
     """
     if msg.encoding not in DEPTH_ENCODINGS:
-        raise ImageError(
-            f"{describe(msg)}: expected a depth image (16UC1 mono16 32FC1 64FC1){_depth_hint(msg.encoding)}"
-        )
+        known = " ".join(DEPTH_ENCODINGS)
+        raise ImageError(f"{describe(msg)}: expected a depth image ({known}){_depth_hint(msg.encoding)}")
     return _metres(plane(msg, DEPTH_ENCODINGS[msg.encoding]), scale)
 
 

@@ -76,9 +76,8 @@ def to_rgb(image: Any) -> NDArray[np.uint8]:
             return PLANAR[image.encoding](image)
         return packed_to_rgb(plane(image, layout.dtype, layout.channels), layout.code)
     except cv2.error as error:  # odd widths of subsampled colors, mosaics of one pixel
-        raise ImageError(
-            f"{describe(image)}: OpenCV cannot convert it: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        reason = str(error).strip().splitlines()[-1]
+        raise ImageError(f"{describe(image)}: OpenCV cannot convert it: {reason}") from error
 
 
 def packed_to_rgb(pixels: NDArray, code: int | None) -> NDArray[np.uint8]:
@@ -106,14 +105,11 @@ def plane(
     stride = image.step if step is None else step
     if min(image.width, image.height, rows, columns) <= 0:
         raise ImageError(f"{describe(image)}: expected a size > 0")
-    if stride < columns * channels * kind.itemsize:
-        raise ImageError(
-            f"{describe(image)}: step is {stride} bytes, expected >= {columns * channels * kind.itemsize} for {columns} pixels"
-        )
-    if len(image.data) < offset + rows * stride:
-        raise ImageError(
-            f"{describe(image)}: data has {len(image.data)} bytes, expected >= {offset + rows * stride} (rows * step)"
-        )
+    width, length = columns * channels * kind.itemsize, offset + rows * stride
+    if stride < width:
+        raise ImageError(f"{describe(image)}: a row has {stride} bytes (step), expected >= {width}")
+    if len(image.data) < length:
+        raise ImageError(f"{describe(image)}: data has {len(image.data)} bytes, expected >= {length} (height * step)")
     shape = (rows, columns) if channels == 1 else (rows, columns, channels)
     strides = (stride, channels * kind.itemsize, kind.itemsize)[: len(shape)]
     return np.ndarray(shape, kind, image.data, offset, strides)
