@@ -4,11 +4,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from seg_perception.geometry import ray_table
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Plane
+from seg_perception.surfaces.cells import Cells, fit_cells
+from seg_perception.surfaces.inverse_depth import fill_holes, inverse_depth
+from seg_perception.surfaces.planes import large_planes
+from seg_perception.surfaces.surface import Surface
+
+MIN_CELLS = 12  # cells of the 80-wide grid that make a plane
+SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
+LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
+TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
+NOISE_RANGE = (3e-4, 4e-3)  # 1/m
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,181 @@ class SupportConfig:
     """How support surfaces are found."""
 
     max_supports: int = option(4, "surfaces looked for", ge=0, le=16, live=True)
+    min_depth: float = option(0.2, "nearest depth used", unit="m", ge=0.01, live=True)
+    max_depth: float = option(3.0, "farthest depth used", unit="m", ge=0.1, live=True)
+    max_height: float = option(
+        0.5, "how high objects rise; a surface higher over the next one stands by itself", unit="m", ge=0.01, live=True
+    )
+    max_size: float = option(0.6, "longest object; a longer surface is no object's top", unit="m", ge=0.01, live=True)
+    min_area: float = option(0.02, "smallest surface", unit="m^2", ge=0, live=True)
+    floor_gap: float = option(
+        0.35, "the lowest surface is the floor when the next one is this much higher; 0 = keep it", unit="m", ge=0, live=True
+    )
+    noise: float = option(0.0, "standard deviation of 1/depth; 0 = measured in the image", unit="1/m", ge=0, le=0.1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Supports:
+    """What a search found: `carrying` surfaces, best first; `tops` of objects on them; the `noise` of 1/depth, 1/m."""
+
+    carrying: tuple[Surface, ...]
+    tops: tuple[Surface, ...]
+    noise: float
 
 
 def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = None) -> tuple[Plane, ...]:
-    return ()
+    """The surfaces that objects stand on, best first, normals up; empty without depth, calibration or a surface.
+
+    Pixels of `masks` are objects: they are no surface, and their surfaces come first.
+    """
+    if frame.depth is None or frame.intrinsics is None or config.max_supports == 0:
+        return ()
+    w = fill_holes(inverse_depth(frame.depth, config.min_depth, config.max_depth), rounds=1)
+    if masks is not None and len(masks):
+        w = np.where(masks.label_image() > 0, np.float32(0), w)
+    if frame.ignore is not None:
+        w = np.where(frame.ignore, np.float32(0), w)
+    found = search_supports(w, ray_table(frame.intrinsics), config, frame.gravity)
+    return tuple(surface.plane for surface in found.carrying)
+
+
+def support_under(points: ArrayLike, supports: Sequence[Plane], reach: float = 0.3, sunk: float = 0.02) -> int:
+    """The index of the plane that an object of `points` (M, 3) m stands on, -1 = none.
+
+    It is the highest one under the object's lowest points: at most `sunk` m above them, at most `reach` m below, for
+    the foot may be hidden.
+    """
+    xyz = np.asarray(points, np.float64).reshape(-1, 3)
+    if not len(xyz):
+        return -1
+    best, best_gap = -1, reach
+    for i, plane in enumerate(supports):
+        gap = float(np.percentile(plane.heights(xyz), 2))
+        if gap >= -sunk and abs(gap) <= best_gap:
+            best, best_gap = i, abs(gap)
+    return best
+
+
+def search_supports(
+    w: NDArray[np.float32], rays: NDArray[np.float32], config: SupportConfig, gravity: NDArray[np.float64] | None = None
+) -> Supports:
+    """Supports in inverse depth `w` (H, W) 1/m, 0 = not measured, seen along `rays` (H, W, 2)."""
+    cells = fit_cells(w, rays)
+    noise = config.noise or float(np.clip(np.nan_to_num(cells.noise()), *NOISE_RANGE))
+    coefficients, owner = large_planes(cells, noise, MIN_CELLS, 12)
+    owner = _unite_slices(cells, coefficients, owner)
+    patches = [p for p in _patches(cells, owner, noise) if p.area >= config.min_area / 4]
+    up = _up(patches, gravity)
+    level = [p for p in patches if p.plane.normal @ up >= LEVEL and p.area >= config.min_area / 4]
+    carrying, tops = _without_tops(level, up, config)
+    carrying = _without_floor(carrying, up, config)
+    carrying.sort(key=lambda s: -s.cells)
+    return Supports(tuple(carrying[: config.max_supports]), tuple(tops), noise)
+
+
+def _unite_slices(cells: Cells, coefficients: NDArray[np.float64], owner: NDArray[np.int16]) -> NDArray[np.int16]:
+    """`owner` with planes that are one surface, cut into slices by the camera's bend, under one number."""
+    out = owner.copy()
+    for i in range(len(coefficients)):
+        for j in range(i):
+            a, b = coefficients[i], coefficients[j]
+            if a @ b < LEVEL * np.linalg.norm(a) * np.linalg.norm(b):
+                continue
+            rows = cells.planes[owner == i]
+            off = np.abs(rows[:, :2] @ b[:2] + b[2] - rows[:, 2]) / rows[:, 2]
+            if np.median(off) < SAME:
+                out[out == i] = out[np.nonzero(owner == j)][0]
+                break
+    return out
+
+
+def _patches(cells: Cells, owner: NDArray[np.int16], noise: float) -> list[Surface]:
+    """Connected pieces of each plane; pieces closer than an object's length are one surface behind the object."""
+    found = []
+    for number in np.unique(owner[owner >= 0]):
+        mine = (owner == number).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mine, np.ones((3, 3), np.uint8)))
+        labels = labels * mine
+        pieces = [k for k in range(1, count) if (labels == k).sum() >= MIN_CELLS]
+        for group in _near_each_other(pieces, labels, cells):
+            chosen = np.isin(labels, group)
+            rows, columns = np.nonzero(chosen)
+            at_border = bool(
+                (rows.min() == 0) | (columns.min() == 0) | (rows.max() == owner.shape[0] - 1)
+                | (columns.max() == owner.shape[1] - 1)
+            )
+            found.append(Surface.from_cells(cells.planes[chosen], noise, at_border))
+    return found
+
+
+def _near_each_other(pieces: list[int], labels: NDArray[np.int32], cells: Cells, gap: float = 0.25) -> list[list[int]]:
+    points = {}
+    for k in pieces:
+        rows = cells.planes[labels == k]
+        points[k] = np.column_stack([rows[:, :2], np.ones(len(rows))]) / rows[:, 2:3]
+    groups: list[list[int]] = []
+    for k in pieces:
+        touching = [
+            g for g in groups if any(_distance(points[k], points[other]) <= gap for other in g)
+        ]
+        groups = [g for g in groups if g not in touching] + [[k, *(x for g in touching for x in g)]]
+    return groups
+
+
+def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    a, b = a[:: max(1, len(a) // 60)], b[:: max(1, len(b) // 60)]
+    return float(np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2).min()))
+
+
+def _up(patches: Sequence[Surface], gravity: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Up, (3,) unit, camera frame: against gravity, else the normal that most of the level-looking cells share."""
+    if gravity is not None:
+        return -gravity
+    best, most = np.array([0.0, -1.0, 0.0]), 0.0
+    for candidate in patches:
+        normal = candidate.plane.normal
+        votes = sum(p.cells * _levelness(p.plane.normal) for p in patches if p.plane.normal @ normal >= LEVEL)
+        if votes > most:
+            best, most = normal, votes
+    return best
+
+
+def _levelness(normal: NDArray[np.float64]) -> float:
+    """How much a surface looks like a table to a camera held upright: its normal leans up in the image.
+
+    Walls lean down, except to a camera that looks up; a table seen from straight above leans nowhere. A camera held
+    upside down sees tables as walls: such surfaces count too, but less.
+    """
+    if normal[1] <= -0.2 or normal[2] <= -TOP_DOWN:
+        return 1.0
+    return 0.1
+
+
+def _without_tops(
+    level: Sequence[Surface], up: NDArray[np.float64], config: SupportConfig
+) -> tuple[list[Surface], list[Surface]]:
+    """Surfaces that carry, and those that are tops of objects: small, and not high over another surface."""
+    carrying, tops = [], []
+    for patch in level:
+        is_top = False
+        if patch.extent < config.max_size:
+            for other in level:
+                rise = other.plane.heights(patch.origin)
+                if other is not patch and other.area > patch.area and 0 < rise <= config.max_height:
+                    is_top |= bool(other.is_over(patch.origin[None], 0.05)[0])
+        if is_top:
+            tops.append(patch)
+        elif patch.area >= config.min_area:
+            carrying.append(patch)
+    return carrying, tops
+
+
+def _without_floor(carrying: list[Surface], up: NDArray[np.float64], config: SupportConfig) -> list[Surface]:
+    """The floor is the lowest surface, when the next one is higher than furniture rises over furniture."""
+    if config.floor_gap == 0 or len(carrying) < 2:
+        return carrying
+    heights = np.array([s.origin @ up for s in carrying])
+    floor = heights < heights.min() + 0.1
+    if floor.all() or heights[~floor].min() - heights[floor].max() < config.floor_gap:
+        return carrying
+    return [s for s, low in zip(carrying, floor, strict=True) if not low]
