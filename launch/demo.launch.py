@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera without hardware and the perception node: the simulated table, or a folder of recorded frames.
 
-    ros2 launch seg_perception demo.launch.py rviz:=true
-    ros2 launch seg_perception demo.launch.py source:=/path/to/frames config:=yolo model:=/path/to/model.onnx
+ros2 launch seg_perception demo.launch.py rviz:=true
+ros2 launch seg_perception demo.launch.py source:=/path/to/frames config:=yolo model:=/path/to/model.onnx
 """
 
 from pathlib import Path

@@ -24,7 +24,11 @@ ARGUMENTS = [
     ("namespace", "", "namespace of the node and of its relative topics"),
     ("name", "seg_perception", "node name; outputs are <namespace>/<name>/objects, ..."),
     ("config", "tabletop", "config file or shipped name of the segmenter: tabletop, yolo"),
-    ("camera", "", "config file or shipped name of the camera: realsense, orbbec, zed, azure_kinect, oak; empty = topics below"),
+    (
+        "camera",
+        "",
+        "config file or shipped name of the camera: realsense, orbbec, zed, azure_kinect, oak; empty = topics below",
+    ),
     ("params_file", "", "ROS parameter file, laid over the configs"),
     ("model", "", "model file (segmenter.model)"),
     ("backend", "", "runtime plugin (segmenter.backend.plugin)"),
@@ -38,7 +42,11 @@ ARGUMENTS = [
     ("use_sim_time", "false", "take time from /clock"),
     ("log_level", "info", "debug, info, warn, error, fatal"),
     ("rviz", "false", "start RViz with our view"),
-    ("fastdds_profile", str(SHARE / "config" / "fastdds_shm.xml"), "Fast DDS profile with room for large images; empty = none"),
+    (
+        "fastdds_profile",
+        str(SHARE / "config" / "fastdds_shm.xml"),
+        "Fast DDS profile with room for large images; empty = none",
+    ),
 ]
 
 # launch argument -> parameter it sets when it is not empty

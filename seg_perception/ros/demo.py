@@ -114,7 +114,12 @@ class Processes:
         return self
 
     def start(
-        self, name: str, module: str, parameters: dict[str, Any], remaps: dict[str, str] | None = None, debug: bool = False
+        self,
+        name: str,
+        module: str,
+        parameters: dict[str, Any],
+        remaps: dict[str, str] | None = None,
+        debug: bool = False,
     ) -> None:
         """`python -m module` with ROS parameters and remaps, in a session of its own so that ctrl-C comes to us alone."""
         command = [sys.executable, "-m", module, *(["--debug"] if debug else []), "--ros-args"]
@@ -128,7 +133,9 @@ class Processes:
         """RViz with our view, where there is an RViz and a screen."""
         rviz = shutil.which("rviz2")
         if rviz is None or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            print("no rviz2 or no screen here: look at the pictures in the output folder instead (--no-view says so too)")
+            print(
+                "no rviz2 or no screen here: look at the pictures in the output folder instead (--no-view says so too)"
+            )
             return
         view = str(shipped("rviz", "perception.rviz"))
         self._running["rviz"] = subprocess.Popen([rviz, "-d", view], start_new_session=True)

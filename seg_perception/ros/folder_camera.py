@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replays a folder of RGB-D frames as a camera, at a rate, in a loop or once.
 
-    ros2 run seg_perception folder_camera --ros-args -p folder:=PATH -p rate:=5.0 -p loop:=false
+ros2 run seg_perception folder_camera --ros-args -p folder:=PATH -p rate:=5.0 -p loop:=false
 """
 
 from __future__ import annotations

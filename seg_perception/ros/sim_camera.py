@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated RGB-D camera over a table, with its exact ground truth on `ground_truth/label_image`.
 
-    ros2 run seg_perception sim_camera --ros-args -p motion:=moving -p width:=1280 -p height:=720
+ros2 run seg_perception sim_camera --ros-args -p motion:=moving -p width:=1280 -p height:=720
 """
 
 from __future__ import annotations
