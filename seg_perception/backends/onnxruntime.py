@@ -112,10 +112,11 @@ def _usable_cores() -> int:
 
 def _load(runtime: Any, path: Path, providers: list[str], options: Any) -> Any:
     state = runtime.capi.onnxruntime_pybind11_state
-    errors = tuple(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception))
+    own = [e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)]
+    errors: tuple[type[Exception], ...] = (*own, RuntimeError, ValueError)
     try:
         session = runtime.InferenceSession(str(path), options, providers=providers)
-    except (*errors, RuntimeError, ValueError) as error:
+    except errors as error:
         reason = " ".join(str(error).split()).rpartition("failed:")[2]
         if isinstance(error, state.InvalidProtobuf | state.InvalidArgument):
             raise ConfigError(f"not a readable ONNX model: {path}: {reason} (truncated, or another format?)") from error

@@ -39,29 +39,29 @@ def decode_masks(
             f"prototypes: {map_width}x{map_height} does not divide the network's "
             f"{letterbox.net_width}x{letterbox.net_height} evenly"
         )
-    enlarge, *content = content_grid(letterbox, stride)
+    cell = whole_cell(letterbox, stride)
     spans, offsets = _decode(
         np.ascontiguousarray(prototypes, np.float32),
         np.ascontiguousarray(coefficients, np.float32),
         np.ascontiguousarray(boxes, np.float32),
-        enlarge,
-        *content,
+        stride // cell,
+        letterbox.top // cell,
+        letterbox.left // cell,
+        letterbox.scaled_height // cell,
+        letterbox.scaled_width // cell,
         letterbox.height,
         letterbox.width,
     )
     return Masks(letterbox.height, letterbox.width, spans, offsets)
 
 
-def content_grid(letterbox: Letterbox, stride: int) -> tuple[int, int, int, int, int]:
-    """`enlarge, top, left, rows, columns`: the image's part of the prototype map.
+def whole_cell(letterbox: Letterbox, stride: int) -> int:
+    """The largest cell (network px, a divisor of `stride`) of which image and padding are whole multiples.
 
-    `enlarge` is the smallest factor (1, 2, 4 ... `stride`) at which padding and image are whole cells of the map.
+    The prototype map, one value in `stride` px, is enlarged to this cell before the padding is cut off.
     """
     edges = (letterbox.top, letterbox.left, letterbox.scaled_height, letterbox.scaled_width)
-    far = (letterbox.net_height, letterbox.net_width)
-    cell = math.gcd(stride, *edges, *far)
-    enlarge = stride // cell
-    return enlarge, *(edge // cell for edge in edges)
+    return math.gcd(stride, *edges)
 
 
 @njit(cache=True, nogil=True)
@@ -153,7 +153,7 @@ def _logits(prototypes, coefficients, enlarge, top, bottom, left, right):  # typ
 
 @njit(cache=True, nogil=True)
 def _runs_of_row(row, k0, first, weight, step, y, x0, x1, spans, total):  # type: ignore[no-untyped-def]
-    """Appends the spans of one row: its pixels of x0:x1 where the line through the knots `row` (first: k0) is above 0."""
+    """Appends the spans of row y: the pixels of x0:x1 where the line through the knots `row` (k0 first) is above 0."""
     inside = False
     k = k0
     x = x0
