@@ -73,7 +73,9 @@ class GravityConfig:
     """Which way is down; unknown = the support's normal, if there is a support."""
 
     frame: str = option("", "frame whose -z is down (REP 103), looked up in TF; empty = none")
-    direction: tuple[float, float, float] = option((0.0, 0.0, 0.0), "down in the camera's optical frame; zero = unknown")
+    direction: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), "down in the camera's optical frame; zero = unknown"
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class PointsConfig:
 class SegmentOnceConfig:
     """The service ~/segment_once."""
 
-    timeout: float = option(5.0, "wait for images when the request names no timeout", unit="s", ge=0.1, le=60, live=True)
+    timeout: float = option(
+        5.0, "wait for images when the request names no timeout", unit="s", ge=0.1, le=60, live=True
+    )
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ class Config:
 
 
 Source = str | Path | Mapping[str, Any]
+ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides")  # every node's parameters, never ours
 
 
 def load_config(*sources: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -160,22 +165,37 @@ def load_config(*sources: Source, overrides: Sequence[str] | Mapping[str, Any] =
     for source in sources:
         tree = merge(tree, source if isinstance(source, Mapping) else read_yaml(source))
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
+    whole = tree
     for name, value in sorted(pairs, key=lambda pair: not pair[0].endswith(".plugin")):  # a plugin before its options
-        tree = merge(tree, nest(name, value))
-    return parse(Config, tree)
+        whole = merge(whole, nest(name, value))
+    try:
+        return parse(Config, whole)
+    except ConfigError as error:
+        files = [str(source) for source in sources if not isinstance(source, Mapping)]
+        if files and _refusal(tree) == str(error):  # the files' own fault, not an override's
+            raise ConfigError(f"config {', '.join(repr(file) for file in files)}: {error}") from error
+        raise
+
+
+def _refusal(tree: Mapping[str, Any]) -> str:
+    try:
+        parse(Config, tree)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def read_yaml(source: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, found as a path or as the name of a shipped one."""
     path = Path(source).expanduser()
-    if not path.exists() and path.parent == Path("."):
+    if not path.is_file() and path.parent == Path("."):
         try:
             path = shipped("config", path.name if path.suffix else f"{path.name}.yaml")
         except FileNotFoundError:
             known = ", ".join(sorted(p.stem for p in shipped("config").glob("*.yaml")))
             raise ConfigError(f"config '{source}': no such file, and no shipped one (known: {known})") from None
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"config '{source}': no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -187,7 +207,18 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"config '{source}': expected a mapping of keys, got {type(tree).__name__}")
-    return _unwrap_ros(tree)
+    return _unwrap_ros(tree, source)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; elsewhere the first one is lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i] and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,13 +250,14 @@ def _split(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set '{text}': the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _unwrap_ros(tree: dict[str, Any]) -> dict[str, Any]:
-    if len(tree) != 1:
+def _unwrap_ros(tree: dict[str, Any], source: str | Path) -> dict[str, Any]:
+    if not any(isinstance(inner, dict) and "ros__parameters" in inner for inner in tree.values()):
         return tree
-    inner = next(iter(tree.values()))
-    if not isinstance(inner, dict) or set(inner) != {"ros__parameters"}:
-        return tree
+    if len(tree) > 1:
+        listing = ", ".join(map(str, tree))
+        raise ConfigError(f"config '{source}': has the parameters of several nodes ({listing}), expected those of one")
     out: dict[str, Any] = {}
-    for name, value in (inner["ros__parameters"] or {}).items():
-        out = merge(out, nest(str(name), value))
+    for name, value in (next(iter(tree.values()))["ros__parameters"] or {}).items():
+        if str(name).partition(".")[0] not in ROS_OWN:
+            out = merge(out, nest(str(name), value))
     return out

@@ -135,6 +135,8 @@ def _parse_field(f: dataclasses.Field, hint: Any, values: Mapping, path: str) ->
         own = typing.cast(Any, f).default_factory
         names = _as_list(values[f.name] if f.name in values else [s.plugin for s in own()])
         base = path.rpartition(".")[0]
+        for name in set(available(meta["group"])) & set(values) - set(names):  # not asked for, but checked all the same
+            select(meta["group"], {"plugin": name, **(values[name] or {})}, _join(base, name))
         return tuple(
             select(meta["group"], {"plugin": str(name), **(values.get(name) or {})}, _join(base, str(name)))
             for name in names
@@ -168,7 +170,7 @@ def _convert(value: Any, hint: Any, path: str, unit: str) -> Any:
             _refuse(value, hint, path, unit)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is int and isinstance(value, bool) or not isinstance(value, hint):
+    if (hint is int and isinstance(value, bool)) or not isinstance(value, hint):
         _refuse(value, hint, path, unit)
     return value
 
@@ -189,7 +191,9 @@ def range_text(ge: float | None, le: float | None, unit: str = "") -> str:
     tail = f" {unit}" if unit else ""
     if ge is not None and le is not None:
         return f"{ge:g} to {le:g}{tail}"
-    return f"at least {ge:g}{tail}" if ge is not None else f"at most {le:g}{tail}" if le is not None else f"a number{tail}"
+    return (
+        f"at least {ge:g}{tail}" if ge is not None else f"at most {le:g}{tail}" if le is not None else f"a number{tail}"
+    )
 
 
 def _refuse(value: Any, hint: Any, path: str, unit: str = "") -> typing.NoReturn:

@@ -100,13 +100,13 @@ def load_plugin(group: str, name: str) -> Any:
             listing = ", ".join(known) or "none: seg_perception is not installed"
             raise PluginError(f"no plugin '{name}' in {group} (known: {listing}, or module:Class){hint}")
         point = found[0]
+    installed = ", ".join(available(group))
     try:
         loaded = point.load()
     except (ImportError, AttributeError, SyntaxError) as error:
-        known = ", ".join(available(group))
-        raise PluginError(f"plugin '{name}' of {group} cannot be loaded: {error} (known: {known})") from error
+        raise PluginError(f"plugin '{name}' of {group} cannot be loaded: {error} (known: {installed})") from error
     if not hasattr(loaded, "Config"):
-        raise PluginError(f"plugin '{name}' of {group} has no Config: {loaded!r} is not a plugin class")
+        raise PluginError(f"plugin '{name}' of {group} is no plugin class: it has no Config (known: {installed})")
     return loaded
 
 
