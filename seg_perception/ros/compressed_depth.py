@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 HEADER = struct.Struct("<iff")  # int32 format, float32 A, float32 B
 SIZE = struct.Struct("<II")  # columns, rows
-PIXELS_PER_BYTE = 5  # more than RVL is ever asked for; the reference decoder refuses above it too
+PIXELS_PER_BYTE = 5  # above it a stream is read once to see whether it holds them: an empty image has 16 bytes
+MAX_PIXELS = 2**26
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS_PER_BYTE = 8 * 1032  # deflate shrinks at most 1032 times, and a pixel has at least a bit
 INTEGER_ENCODINGS = ("16UC1", "mono16")
@@ -71,13 +72,16 @@ def decode_rvl(payload: memoryview) -> NDArray[np.uint16]:
         raise ValueError(f"{len(payload)} bytes behind the header, expected at least the {SIZE.size} of the size")
     columns, rows = SIZE.unpack_from(payload)
     stream = payload[SIZE.size :]
-    if not columns or not rows or columns * rows > min(PIXELS_PER_BYTE * len(payload), 2**31):
+    pixels = columns * rows
+    if not 0 < pixels <= MAX_PIXELS:
         raise ValueError(f"RVL claims {columns}x{rows} pixels in {len(payload)} bytes")
     words = np.frombuffer(stream, "<u4", count=len(stream) // 4)
-    units = np.zeros(rows * columns, np.uint16)
-    decoded = _decode_rvl(words, units)
-    if decoded != len(units):
-        raise ValueError(f"RVL stream of {columns}x{rows} is broken after {decoded} of {len(units)} pixels")
+    nothing = np.empty(0, np.uint16)
+    credible = pixels <= PIXELS_PER_BYTE * len(payload) or _decode_rvl(words, pixels, nothing) == pixels
+    units = np.zeros(pixels if credible else 0, np.uint16)
+    decoded = _decode_rvl(words, pixels, units)
+    if decoded != pixels:
+        raise ValueError(f"RVL stream of {columns}x{rows} is broken after {decoded} of {pixels} pixels")
     return units.reshape(rows, columns)
 
 
@@ -97,13 +101,13 @@ def metres_of_inverse(units: NDArray[np.uint16], a: float, b: float) -> NDArray[
 
 
 @njit(cache=True, nogil=True)
-def _decode_rvl(words, out):  # type: ignore[no-untyped-def]
-    """Fills `out` and returns how many pixels the stream held: fewer than asked for = it ended early or ran over."""
+def _decode_rvl(words, pixels, out):  # type: ignore[no-untyped-def]
+    """Fills `out` (empty: only counts) and returns how many pixels the stream held: fewer = ended early or ran over."""
     nibbles = 8 * len(words)
     position = 0  # in nibbles, the most significant of each word first
     done = 0
     previous = 0
-    while done < len(out):
+    while done < pixels:
         for kind in range(2):  # a count of zeros, then a count of values
             count = 0
             shift = 0
@@ -116,7 +120,7 @@ def _decode_rvl(words, out):  # type: ignore[no-untyped-def]
                 count |= np.int64(nibble & 7) << shift
                 shift += 3
                 more = (nibble & 8) != 0
-            if count > len(out) - done:
+            if count > pixels - done:
                 return done
             if kind == 0:
                 done += count  # `previous` carries over the zeros
@@ -134,6 +138,7 @@ def _decode_rvl(words, out):  # type: ignore[no-untyped-def]
                     shift += 3
                     more = (nibble & 8) != 0
                 previous = (previous + ((zigzag >> 1) ^ -(zigzag & 1))) & 0xFFFF
-                out[done] = previous
+                if len(out):
+                    out[done] = previous
                 done += 1
     return done
