@@ -17,6 +17,7 @@ from seg_perception import points as kernels
 from seg_perception.geometry import geometric_median, oriented_box, ray_table, transform
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
+from seg_perception.support import support_under
 
 SAMPLE = 512  # points that decide which support carries an object
 NO_MASK = np.empty((0, 0), np.bool_)
@@ -43,8 +44,8 @@ class FusionConfig:
     outliers: float = option(0.002, "share of points outside each side of the box", ge=0, le=0.2, live=True)
     complete_gap: float = option(
         0.005,
-        "the box is extended down to the support when what is seen ends less than this above it; 0 = never, 1 = always, "
-        "e.g. for a camera that looks straight down and sees no sides",
+        "the box is extended down to the support when what is seen ends less than this above it; 0 = never, "
+        "1 = always, e.g. for a camera that looks straight down and sees no sides",
         unit="m",
         ge=0,
         live=True,
@@ -162,12 +163,6 @@ def _support_of(
     points = np.column_stack([xy, np.ones(len(xy))]) * z[rows, columns, None]
     index = support_under(points, surfaces)
     return surfaces[index] if index >= 0 else None
-
-
-def support_under(points: NDArray, surfaces: Sequence[Plane]) -> int:
-    heights = np.array([np.quantile(s.heights(points), 0.02) for s in surfaces])
-    heights[heights < -0.01] = np.inf
-    return int(np.argmin(heights)) if np.isfinite(heights).any() else -1
 
 
 def _usable(counts: NDArray[np.int64]) -> int:

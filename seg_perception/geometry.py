@@ -32,7 +32,7 @@ def unproject_pixels(intrinsics: Intrinsics, pixels: ArrayLike) -> NDArray[np.fl
     k = intrinsics
     uv = np.asarray(pixels, np.float64)
     if not k.is_distorted:
-        return (uv - [k.cx, k.cy]) / [k.fx, k.fy]
+        return (uv - np.array([k.cx, k.cy])) / np.array([k.fx, k.fy])
     flat = np.ascontiguousarray(uv.reshape(-1, 1, 2))
     coefficients = np.array(k.distortion)
     if len(k.distortion) == 4:
@@ -57,7 +57,7 @@ def project(intrinsics: Intrinsics, points: ArrayLike) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         rays = np.where(xyz[..., 2:] > 0, xyz[..., :2] / xyz[..., 2:], np.nan)
     if not k.is_distorted:
-        return rays * [k.fx, k.fy] + [k.cx, k.cy]
+        return rays * np.array([k.fx, k.fy]) + np.array([k.cx, k.cy])
     flat = np.concatenate([rays.reshape(-1, 2), np.ones((rays.size // 2, 1))], axis=1).reshape(-1, 1, 3)
     coefficients = np.array(k.distortion)
     if len(k.distortion) == 4:
@@ -298,7 +298,7 @@ def _column_ends(points):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _smallest_rectangle(hull):  # type: ignore[no-untyped-def]
-    """Angle and bounds of the smallest rectangle, one side of which lies on an edge of the hull (Freeman and Shapira)."""
+    """Angle and bounds of the smallest rectangle; one of its sides lies on an edge of the hull (Freeman and Shapira)."""
     best_angle = 0.0
     best = np.empty((2, 2))
     best_area = np.inf

@@ -13,11 +13,25 @@ from numpy.typing import NDArray
 from seg_perception.plugins import GraspPlanner
 from seg_perception.scene import Grasp, GraspStatus, Object3D, Scene
 
+SAME_HEIGHT = 0.02  # m
+COVERED = 0.2  # share of the outline beside something nearer
+
 
 def pick_order(scene: Scene) -> list[int]:
-    """Rows in the order to pick them: nearest to the camera first, those without 3D last."""
-    distance = [float(np.linalg.norm(o.centroid)) if o.status.has_3d else np.inf for o in scene.objects]
-    return np.argsort(distance, kind="stable").tolist()
+    """Rows in the order to pick them: what nothing lies on or before first, then the highest top, then the nearest.
+
+    Heights within 2 cm count as equal. Objects without 3D come last.
+    """
+
+    def key(row: int) -> tuple[bool, bool, int, float]:
+        obj = scene.objects[row]
+        if not obj.status.has_3d:
+            return True, False, 0, 0.0
+        height = obj.height_above_support
+        level = round(height / SAME_HEIGHT) if np.isfinite(height) else 0
+        return False, obj.occluded_ratio > COVERED, -level, float(np.linalg.norm(obj.centroid))
+
+    return sorted(range(len(scene.objects)), key=key)
 
 
 def plan_object(

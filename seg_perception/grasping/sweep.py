@@ -1,0 +1,280 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of the top-down planner: where jaws coming from above can close on an object, and what they would hit.
+
+Points are local: x, y level, z up. A roll is the angle of the closing axis y_g = (cos, sin, 0); the approach is
+straight down, so x_g = y_g cross z_g = (-sin, cos, 0). Along them a point has `a` (x_g) and `b` (y_g). All metres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# A jaw: a gripper's numbers as one array.
+STROKE, WIDTH, THICKNESS, LENGTH, PALM_X, PALM_Y, FRICTION = range(7)
+
+# A candidate's row.
+ROLL, A, LOW, HIGH, TIP, TOP, GAP, SLOPE_LOW, SLOPE_HIGH, TOUCH, TAPER, OFF_CENTRE = range(12)
+
+# What candidates fall for, counted; and the narrowest of what was too wide, m.
+WIDE, FLAT, SLIPS, OWN, NARROWEST = range(5)
+
+BIN = 0.002  # m, of the profile along the closing axis
+BINS = 512
+STRIPES = 5  # across the finger's width, to see how the contour runs
+RIM = 0.004  # m beside and above the object where foreign points count as its own, masks being a pixel or two off
+PALM_GAP = 0.005  # m between the palm and what is under it
+MIN_DEPTH = 0.004  # m, less of the object between the jaws holds nothing
+
+
+@njit(cache=True, nogil=True)
+def candidates(own, seen, rolls, centre, jaw, floor, plane, depths, gap, slices):  # type: ignore[no-untyped-def]
+    """Rows of candidates (K, 12) that fit the object itself, and what the others fell for (WIDE ... NARROWEST).
+
+    No fingertip goes lower than `floor` over the surface `plane` (4,). `depths` are tried distances from the object's
+    top in the slice down to the tips, `gap` is the least room beside the object, `slices` the number of places along
+    x_g at each side of the middle. `seen` are other points, of which only those lower than the tips matter: there is room.
+    """
+    out = np.empty((len(rolls) * (2 * slices + 1) * len(depths) * 4, 12))
+    count = 0
+    fallen = np.zeros(5)
+    fallen[NARROWEST] = np.inf
+    n = len(own)
+    a = np.empty(n)
+    b = np.empty(n)
+    member = np.empty(n, np.int64)
+    for roll in rolls:
+        c, s = np.cos(roll), np.sin(roll)
+        for i in range(n):
+            a[i] = -s * own[i, 0] + c * own[i, 1]
+            b[i] = c * own[i, 0] + s * own[i, 1]
+        a_low, a_high = a.min(), a.max()
+        middle, length = 0.5 * (a_low + a_high), a_high - a_low
+        step = max(0.006, length / (2 * slices + 3))
+        a_centre = -s * centre[0] + c * centre[1]
+        for k in range(-slices, slices + 1):
+            at = middle + k * step
+            if k != 0 and (at < a_low + 0.25 * jaw[WIDTH] or at > a_high - 0.25 * jaw[WIDTH]):
+                continue
+            m = 0
+            top = -np.inf
+            for i in range(n):
+                if abs(a[i] - at) <= 0.5 * jaw[WIDTH] + 0.001:
+                    member[m] = i
+                    m += 1
+                    top = max(top, own[i, 2])
+            if m < 5:
+                continue
+            before = np.inf
+            lowest = _lowest_tip(plane, floor, at, member[:m], b, c, s)
+            for depth in depths:
+                tip = max(top - depth, lowest)
+                if tip >= before - 0.001:  # the support stops it where it stopped before
+                    continue
+                before = tip
+                if top - tip < MIN_DEPTH:
+                    fallen[FLAT] += 1
+                    continue
+                row = (roll, at, tip, top, abs(at - a_centre))
+                count = _close(own, a, b, member[:m], seen, c, s, row, jaw, gap, out, count, fallen)
+    return out[:count], fallen
+
+
+@njit(cache=True, nogil=True)
+def _lowest_tip(plane, floor, at, member, b, c, s):  # type: ignore[no-untyped-def]
+    """`floor` over the surface, where that is higher of the slice's two ends."""
+    low, high = np.inf, -np.inf
+    for i in member:
+        low, high = min(low, b[i]), max(high, b[i])
+    highest = -np.inf
+    for side in (low, high):
+        x, y = -s * at + c * side, c * at + s * side
+        highest = max(highest, -(plane[0] * x + plane[1] * y + plane[3]) / plane[2])
+    return highest + floor
+
+
+@njit(cache=True, nogil=True)
+def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen):  # type: ignore[no-untyped-def]
+    """Adds the candidates of one slice at one depth: one per stretch of the profile with room at both ends."""
+    roll, at, tip, top, off_centre = place
+    start = np.inf
+    for i in member:
+        if own[i, 2] >= tip:
+            start = min(start, b[i])
+    taken = np.zeros(BINS, np.bool_)
+    for i in member:
+        if own[i, 2] >= tip:
+            taken[min(BINS - 1, int((b[i] - start) / BIN))] = True
+    room = jaw[THICKNESS] + 2.0 * gap
+    k = 0
+    while k < BINS:
+        if not taken[k]:
+            k += 1
+            continue
+        first = last = k
+        while k < BINS and (k - last) * BIN < room:
+            if taken[k]:
+                last = k
+            k += 1
+        k = max(k, last + 1)
+        low, high, points = np.inf, -np.inf, 0
+        for i in member:
+            if own[i, 2] >= tip and start + first * BIN - 1e-9 <= b[i] < start + (last + 1) * BIN + 1e-9:
+                low, high = min(low, b[i]), max(high, b[i])
+                points += 1
+        if points < 4:
+            continue
+        if high - low + 2.0 * gap > jaw[STROKE]:
+            fallen[WIDE] += 1
+            fallen[NARROWEST] = min(fallen[NARROWEST], high - low)
+            continue
+        slope_low, slope_high, touch = _contour(own, a, b, member, at, tip, low, high, jaw)
+        if max(abs(slope_low), abs(slope_high)) > jaw[FRICTION]:
+            fallen[SLIPS] += 1
+            continue
+        widest = _own_room(own, a, b, member, seen, c, s, at, tip, low, high, jaw, gap)
+        if widest < gap:
+            fallen[OWN] += 1
+            continue
+        if count < len(out):
+            row = out[count]
+            row[ROLL], row[A], row[LOW], row[HIGH], row[TIP], row[TOP], row[GAP] = roll, at, low, high, tip, top, widest
+            row[SLOPE_LOW], row[SLOPE_HIGH], row[TOUCH] = slope_low, slope_high, touch
+            row[TAPER] = _taper(own, b, member, tip, low, high)
+            row[OFF_CENTRE] = off_centre
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _contour(own, a, b, member, at, tip, low, high, jaw):  # type: ignore[no-untyped-def]
+    """Slopes db/da of the contour under both fingers, and the share of the finger's width that touches, 0..1."""
+    ends = np.empty((2, STRIPES))
+    ends[0] = np.inf
+    ends[1] = -np.inf
+    for i in member:
+        if own[i, 2] < tip or b[i] < low or b[i] > high:
+            continue
+        k = min(STRIPES - 1, max(0, int((a[i] - at + 0.5 * jaw[WIDTH]) / jaw[WIDTH] * STRIPES)))
+        ends[0, k] = min(ends[0, k], b[i])
+        ends[1, k] = max(ends[1, k], b[i])
+    slopes = np.zeros(2)
+    touch = np.zeros(2)
+    for side in range(2):
+        extreme = low if side == 0 else high
+        n = sx = sy = sxx = sxy = 0.0
+        for k in range(STRIPES):
+            if not np.isfinite(ends[side, k]):
+                continue
+            if abs(ends[side, k] - extreme) < 0.003:
+                touch[side] += 1.0 / STRIPES
+            if abs(ends[side, k] - extreme) > 0.5 * (high - low) + 0.003:  # that stripe sees the other side only
+                continue
+            x = (k + 0.5) / STRIPES * jaw[WIDTH]
+            n += 1.0
+            sx += x
+            sy += ends[side, k]
+            sxx += x * x
+            sxy += x * ends[side, k]
+        spread = n * sxx - sx * sx
+        if n >= 2 and spread > 0:
+            slopes[side] = (n * sxy - sx * sy) / spread
+    return slopes[0], slopes[1], min(touch[0], touch[1])
+
+
+@njit(cache=True, nogil=True)
+def _taper(own, b, member, tip, low, high):  # type: ignore[no-untyped-def]
+    """How fast the object widens downwards between the jaws, db/dz at the worse side; 0 = straight or narrowing."""
+    top = tip
+    for i in member:
+        if low <= b[i] <= high:
+            top = max(top, own[i, 2])
+    third = (top - tip) / 3.0
+    if third < 0.002:
+        return 0.0
+    upper_low, upper_high, lower_low, lower_high = np.inf, -np.inf, np.inf, -np.inf
+    for i in member:
+        if own[i, 2] < tip or b[i] < low or b[i] > high:
+            continue
+        if own[i, 2] > top - third:
+            upper_low, upper_high = min(upper_low, b[i]), max(upper_high, b[i])
+        elif own[i, 2] < tip + third:
+            lower_low, lower_high = min(lower_low, b[i]), max(lower_high, b[i])
+    if not np.isfinite(upper_low) or not np.isfinite(lower_low):
+        return 0.0
+    return max(0.0, max(upper_low - lower_low, lower_high - upper_high) / (2.0 * third))
+
+
+@njit(cache=True, nogil=True)
+def _own_room(own, a, b, member, seen, c, s, at, tip, low, high, jaw, gap):  # type: ignore[no-untyped-def]
+    """Widest room beside the object, up to 18 mm a side, where fingers and palm miss its other parts; 0 = none.
+
+    A finger that goes down between two parts of the object must be seen to have room there.
+    """
+    mid = 0.5 * (low + high)
+    for i in range(len(own)):
+        under_palm = abs(a[i] - at) < 0.5 * jaw[PALM_X] and abs(b[i] - mid) < 0.5 * jaw[PALM_Y]
+        if under_palm and own[i, 2] > tip + jaw[LENGTH] - PALM_GAP:
+            return 0.0
+    most = min(0.018, 0.5 * (jaw[STROKE] - (high - low)))
+    for side in range(2):
+        nearest = np.inf  # other parts of the object on this side, at the jaws' height
+        for i in member:
+            if own[i, 2] >= tip:
+                away = low - b[i] if side == 0 else b[i] - high
+                if away > 0:
+                    nearest = min(nearest, away)
+        if np.isfinite(nearest):
+            most = min(most, nearest - jaw[THICKNESS] - gap)
+            if most < gap or not _seen_deep(own, a, b, seen, c, s, at, tip, low, high, nearest, side, jaw):
+                return 0.0
+    return most
+
+
+@njit(cache=True, nogil=True)
+def _seen_deep(own, a, b, seen, c, s, at, tip, low, high, nearest, side, jaw):  # type: ignore[no-untyped-def]
+    for i in range(len(own)):
+        if own[i, 2] < tip and abs(a[i] - at) < 0.5 * jaw[WIDTH]:
+            away = low - b[i] if side == 0 else b[i] - high
+            if 0 < away < nearest:
+                return True
+    for i in range(len(seen)):
+        if seen[i, 2] < tip:
+            other_a, other_b = -s * seen[i, 0] + c * seen[i, 1], c * seen[i, 0] + s * seen[i, 1]
+            away = low - other_b if side == 0 else other_b - high
+            if abs(other_a - at) < 0.5 * jaw[WIDTH] and 0 < away < nearest:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def clearance(row, gap, foreign, jaw):  # type: ignore[no-untyped-def]
+    """Smallest distance from the gripper, swept down to the candidate `row` with `gap` m beside the object, to a
+    foreign point; 0 = it hits one, inf = nothing near."""
+    c, s = np.cos(row[ROLL]), np.sin(row[ROLL])
+    mid = 0.5 * (row[LOW] + row[HIGH])
+    inner = 0.5 * (row[HIGH] - row[LOW]) + gap
+    outer = inner + jaw[THICKNESS]
+    palm = row[TIP] + jaw[LENGTH]
+    best = np.inf
+    for i in range(len(foreign)):
+        h = foreign[i, 2]
+        a = abs(-s * foreign[i, 0] + c * foreign[i, 1] - row[A])
+        signed = c * foreign[i, 0] + s * foreign[i, 1] - mid
+        b = abs(signed)
+        da = max(0.0, a - 0.5 * jaw[WIDTH])
+        below = max(0.0, row[TIP] - h)
+        own_rim = b < inner - gap + RIM and h < row[TOP] + RIM
+        if own_rim and a < 0.5 * jaw[WIDTH] + RIM:
+            continue
+        db = max(0.0, b - outer)
+        if b < inner and own_rim:  # between the jaws, beside the object along x: only the fingers can hit it
+            db = inner - b
+        best = min(best, np.sqrt(da * da + db * db + below * below))
+        pa, pb = max(0.0, a - 0.5 * jaw[PALM_X]), max(0.0, b - 0.5 * jaw[PALM_Y])
+        under = max(0.0, palm - PALM_GAP - h)
+        best = min(best, np.sqrt(pa * pa + pb * pb + under * under))
+        if best <= 0.0:
+            return 0.0
+    return best
