@@ -16,6 +16,15 @@ from seg_perception.segmenters.geometric.foreground import find_foreground
 from seg_perception.segmenters.geometric.local_planes import fit_local_planes
 from seg_perception.segmenters.geometric.merging import find_contacts, merge_convex
 from seg_perception.segmenters.geometric.patches import split_patches
+from seg_perception.segmenters.geometric.segments import (
+    Segments,
+    absorb_small,
+    drop_low,
+    join_behind,
+    join_hollow,
+    join_tiny,
+)
+from seg_perception.segmenters.geometric.statistics import measure
 from seg_perception.support import SupportConfig, search_supports
 from seg_perception.surfaces.inverse_depth import fill_holes, inverse_depth
 
@@ -59,12 +68,17 @@ class Tabletop:
         labels, count = split_patches(w, planes, normals, found.mask, 6 * noise, np.radians(34), focal)
         contacts = find_contacts(labels, count, w, rays, planes, normals, 6 * noise, focal)
         segment = merge_convex(contacts, np.radians(12), 0.35)
-        segments = segment[labels]
+        known = measure(
+            labels, count, w, rays, normals, found.height, found.ceiling, config.support.max_height, focal
+        )
+        segments = Segments(segment, known, contacts)
+        segments = segments._renumbered(segment)
+        segments = join_tiny(segments, 40)
+        segments = absorb_small(segments)
+        segments = join_hollow(segments)
+        segments = absorb_small(segments)
+        segments = drop_low(segments, 0.016)
+        segments = join_behind(segments, labels, w, noise)
+        segments = segments.without(segments.statistics.pixels < 150)
         self.debug = dict(w=w, found=found, planes=planes, normals=normals, labels=labels, segments=segments, supports=supports)
-        ids, segments = np.unique(segments, return_inverse=True)
-        segments = segments.reshape(labels.shape)
-        sizes = np.bincount(segments.ravel())
-        keep = sizes >= 150
-        keep[0] = False
-        remap = np.where(keep, np.cumsum(keep), 0)
-        return Instances.of(Masks.from_label_image(remap[segments].astype(np.int32)))
+        return Instances.of(Masks.from_label_image(segments.of_patch[labels]))

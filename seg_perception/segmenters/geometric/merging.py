@@ -18,11 +18,13 @@ ARM = 0.009  # m, from the contact to the normals compared
 @dataclass(frozen=True, slots=True, eq=False)
 class Contacts:
     """How patches meet, symmetric (P + 1, P + 1): `length` px of common border, `joined` px of it without a depth
-    step, `bend` rad summed over the joined border, convex positive. Statistics of patches that unite add up."""
+    step, `bend` rad summed over the joined border, convex positive; and `front[i, j]` px of border where i is nearer,
+    beyond a step. Statistics of patches that unite add up."""
 
     length: NDArray[np.float32]
     joined: NDArray[np.float32]
     bend: NDArray[np.float32]
+    front: NDArray[np.float32]
 
 
 def find_contacts(
@@ -73,6 +75,7 @@ def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):
     length = np.zeros((count + 1, count + 1), np.float32)
     joined = np.zeros((count + 1, count + 1), np.float32)
     bend = np.zeros((count + 1, count + 1), np.float32)
+    front = np.zeros((count + 1, count + 1), np.float32)
     for v in range(rows):
         for u in range(columns):
             a = labels[v, u]
@@ -89,6 +92,10 @@ def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):
                 length[a, b] += 1
                 length[b, a] += 1
                 if is_step(w, planes, v, u, q, p, step):
+                    if w[v, u] > w[q, p]:
+                        front[a, b] += 1
+                    else:
+                        front[b, a] += 1
                     continue
                 arm = min(12, max(2, int(arm_length * focal * w[v, u] + 0.5)))
                 back = arm
@@ -112,7 +119,7 @@ def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):
                 joined[b, a] += 1
                 bend[a, b] += angle
                 bend[b, a] += angle
-    return length, joined, bend
+    return length, joined, bend, front
 
 
 @njit(cache=True, nogil=True)

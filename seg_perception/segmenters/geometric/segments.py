@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Segments made of patches, and what is put right after merging: each rule says which real thing it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from seg_perception.segmenters.geometric.merging import Contacts
+from seg_perception.segmenters.geometric.statistics import Statistics, fit_planes
+
+ALIKE = np.cos(np.radians(20.0))  # normals of two pieces of one surface
+FLAT = 8.0  # times the noise; rougher patches have no plane
+ONE_PLANE = 1.3  # and how much less flat they may be together than apart
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Which segment each patch belongs to, (P + 1,), 0 = none; with what is known of the patches."""
+
+    of_patch: NDArray[np.int32]
+    patches: Statistics
+    patch_contacts: Contacts
+
+    @property
+    def count(self) -> int:
+        return int(self.of_patch.max(initial=0))
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.patches.united(self.of_patch, self.count)
+
+    @property
+    def contacts(self) -> Contacts:
+        one_hot = np.zeros((len(self.of_patch), self.count + 1), np.float32)
+        one_hot[np.arange(len(self.of_patch)), self.of_patch] = 1
+        one_hot[:, 0] = 0
+        tables = []
+        for name in ("length", "joined", "bend", "front"):
+            table = one_hot.T @ getattr(self.patch_contacts, name) @ one_hot
+            np.fill_diagonal(table, 0)
+            tables.append(table)
+        return Contacts(*tables)
+
+    def joined(self, pairs: Iterable[tuple[int, int]]) -> Segments:
+        """The segments with the two of each pair made one."""
+        root = np.arange(self.count + 1)
+        for a, b in pairs:
+            a, b = root[a], root[b]
+            root[root == b] = a
+        return self._renumbered(root[self.of_patch])
+
+    def without(self, dropped: NDArray[np.bool_]) -> Segments:
+        """The segments but those `dropped` (count + 1,)."""
+        return self._renumbered(np.where(dropped[self.of_patch], 0, self.of_patch))
+
+    def _renumbered(self, of_patch: NDArray) -> Segments:
+        names, numbers = np.unique(of_patch, return_inverse=True)
+        numbers = numbers.reshape(-1) + (0 if len(names) and names[0] == 0 else 1)
+        return Segments(numbers.astype(np.int32), self.patches, self.patch_contacts)
+
+
+def join_tiny(segments: Segments, least: float) -> Segments:
+    """Slivers of fewer than `least` px join the neighbour that they share most border with."""
+    small = segments.statistics.pixels < least
+    length = segments.contacts.length
+    neighbour = np.where(small[None], length * 0.999, length).argmax(axis=1)
+    return segments.joined((int(neighbour[i]), i) for i in np.flatnonzero(small) if i and length[i].any())
+
+
+def absorb_small(segments: Segments, rim_share: float = 0.5, size_share: float = 0.3) -> Segments:
+    """Lids, handles, labels: a small piece most of whose rim is joined to one neighbour is part of it."""
+    known, contacts = segments.statistics, segments.contacts
+    host = contacts.joined.argmax(axis=1)
+    rows = np.arange(len(host))
+    held = contacts.joined[rows, host] >= rim_share * np.maximum(known.rim, 1)
+    small = known.pixels < size_share * known.pixels[host]
+    return segments.joined((int(host[i]), i) for i in np.flatnonzero(held & small) if i)
+
+
+def join_hollow(segments: Segments, bulge: float = np.radians(-5.0), level: float = 0.015) -> Segments:
+    """Cups and bowls: the inside, which curves inwards, joins the outside that it touches and that is as high."""
+    known, contacts = segments.statistics, segments.contacts
+    top = known.height(0.98)
+    pairs = []
+    for inside in np.flatnonzero(known.bulge < bulge):
+        fitting = (np.abs(top - top[inside]) < np.maximum(level, 0.1 * top[inside])) & (contacts.length[inside] >= 8)
+        fitting[[0, inside]] = False
+        if inside and fitting.any():
+            pairs.append((int(np.where(fitting, contacts.length[inside], 0).argmax()), int(inside)))
+    return segments.joined(pairs)
+
+
+def drop_low(segments: Segments, least: float) -> Segments:
+    """Segments that rise less than `least` m are the support's noise."""
+    return segments.without(segments.statistics.height(0.9) < least)
+
+
+def join_behind(segments: Segments, labels: NDArray[np.int32], w: NDArray[np.float32], noise: float) -> Segments:
+    """Two pieces of one object that shows on both sides of a nearer one: patches of one plane, hidden in between."""
+    of_patch, known = segments.of_patch, segments.patches
+    planes, rms = fit_planes(known.moments)
+    big = np.flatnonzero((known.pixels >= 60) & (of_patch > 0) & (rms < FLAT * noise))
+    pairs = []
+    for i, a in enumerate(big):
+        others = big[:i][of_patch[big[:i]] != of_patch[a]]
+        cosine = planes[others] @ planes[a] / np.linalg.norm(planes[others], axis=1) / np.linalg.norm(planes[a])
+        _, together = fit_planes(known.moments[others] + known.moments[a])
+        apart = np.maximum(rms[others], max(rms[a], 2 * noise))
+        for b in others[(cosine > ALIKE) & (together < ONE_PLANE * apart)]:
+            if is_hidden_between(labels, w, of_patch, known.centres[a], known.centres[b], a, b, 6 * noise):
+                pairs.append((int(of_patch[a]), int(of_patch[b])))
+    return segments.joined(pairs)
+
+
+@njit(cache=True, nogil=True)
+def is_hidden_between(labels, w, of_patch, start, stop, a, b, step):  # type: ignore[no-untyped-def]
+    """Whether the line between two patches is covered by something nearer; its shadow may be part of it."""
+    steps = int(max(abs(stop[0] - start[0]), abs(stop[1] - start[1])))
+    w1, w2 = 0.0, 0.0
+    covered = shadow = seen = 0
+    first, last = 0, steps
+    for k in range(steps + 1):
+        v = int(start[0] + (stop[0] - start[0]) * k / max(1, steps) + 0.5)
+        u = int(start[1] + (stop[1] - start[1]) * k / max(1, steps) + 0.5)
+        if labels[v, u] == a:
+            w1, first = w[v, u], k
+        elif labels[v, u] == b and w2 == 0.0:
+            w2, last = w[v, u], k
+    if w1 == 0.0 or w2 == 0.0:
+        return False
+    for k in range(first + 1, last):
+        v = int(start[0] + (stop[0] - start[0]) * k / max(1, steps) + 0.5)
+        u = int(start[1] + (stop[1] - start[1]) * k / max(1, steps) + 0.5)
+        here = of_patch[labels[v, u]]
+        expected = w1 + (w2 - w1) * (k - first) / (last - first)
+        if here == of_patch[a] or here == of_patch[b]:
+            continue
+        if w[v, u] == 0:
+            shadow += 1
+        elif w[v, u] > expected + step:
+            covered += 1
+        else:
+            seen += 1
+    return covered >= 4 and covered >= 0.4 * (shadow + covered) and seen <= 0.1 * covered

@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of every patch; all of it adds up, so that it holds for united patches too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from seg_perception.segmenters.geometric.merging import signed_bend
+
+BIN = 0.002  # m, of the height histograms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Sums over the pixels of n regions; row 0 is the background's.
+
+    `pixels`, `area` m^2 facing the camera, `rim` px links to other regions or none, `open_rim` links to none,
+    `border` px at the image's border, `ceiling` links to what is too high, `heights` (n, bins), `moments` (n, 10) of
+    1, x, y, w, xx, xy, yy, xw, yw, ww in ray coordinates, `bends` (n, 4): rad and count along rows, along columns.
+    """
+
+    pixels: NDArray[np.float64]
+    area: NDArray[np.float64]
+    rim: NDArray[np.float64]
+    open_rim: NDArray[np.float64]
+    border: NDArray[np.float64]
+    ceiling: NDArray[np.float64]
+    centres: NDArray[np.float64]
+    heights: NDArray[np.float64]
+    moments: NDArray[np.float64]
+    bends: NDArray[np.float64]
+
+    def height(self, share: float) -> NDArray[np.float64]:
+        """(n,) m, the height under which this share of each region's pixels lies."""
+        total = np.cumsum(self.heights, axis=1)
+        return (total >= share * np.maximum(total[:, -1:], 1)).argmax(axis=1) * BIN
+
+    @property
+    def bulge(self) -> NDArray[np.float64]:
+        """(n,) rad, the smaller of the mean bends along rows and columns: negative in a hollow."""
+        along = self.bends[:, ::2] / np.maximum(self.bends[:, 1::2], 1)
+        return along.min(axis=1)
+
+    def united(self, segment: NDArray[np.int32], count: int) -> Statistics:
+        """The statistics of `count` regions + background that the regions here become part of: region i of
+        segment[i]."""
+
+        def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            out = np.zeros((count + 1, *values.shape[1:]))
+            np.add.at(out, segment, values)
+            return out
+
+        return Statistics(*(add(getattr(self, name)) for name in self.__dataclass_fields__))
+
+
+def fit_planes(moments: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Planes (n, 3) w = a x + b y + c and residuals (n,) 1/m from moments (n, 10); zeros and inf where undetermined."""
+    one, x, y, w, xx, xy, yy, xw, yw, ww = moments.T / np.maximum(moments[:, 0], 1)
+    m = np.stack([xx, xy, x, xy, yy, y, x, y, one], axis=1).reshape(-1, 3, 3)
+    v = np.stack([xw, yw, w], axis=1)
+    good = (moments[:, 0] > 5) & (np.linalg.det(m) > 1e-12)
+    planes = np.zeros((len(moments), 3))
+    planes[good] = np.linalg.solve(m[good], v[good][:, :, None])[:, :, 0]
+    square = ww - (planes * v).sum(axis=1)
+    return planes, np.where(good, np.sqrt(np.maximum(square, 0)), np.inf)
+
+
+def measure(
+    labels: NDArray[np.int32],
+    count: int,
+    w: NDArray[np.float32],
+    rays: NDArray[np.float32],
+    normals: NDArray[np.float32],
+    height: NDArray[np.float32],
+    ceiling: NDArray[np.bool_],
+    max_height: float,
+    focal: float,
+) -> Statistics:
+    """The statistics of the regions 1..`count` in `labels` (H, W)."""
+    bins = int(max_height / BIN) + 2
+    counts, heights, moments, bends = _measure(labels, count, w, rays, normals, height, ceiling, bins, BIN, focal)
+    return Statistics(*counts[:, :6].T, counts[:, 6:] / np.maximum(counts[:, :1], 1), heights, moments, bends)
+
+
+@njit(cache=True, nogil=True)
+def _measure(labels, count, w, rays, normals, height, ceiling, bins, bin_size, focal):  # type: ignore[no-untyped-def]
+    rows, columns = labels.shape
+    counts = np.zeros((count + 1, 8))
+    heights = np.zeros((count + 1, bins))
+    moments = np.zeros((count + 1, 10))
+    bends = np.zeros((count + 1, 4))
+    for v in range(rows):
+        for u in range(columns):
+            k = labels[v, u]
+            if k == 0:
+                continue
+            value = np.float64(w[v, u])
+            counts[k, 0] += 1
+            counts[k, 1] += 1.0 / (focal * value) ** 2
+            counts[k, 6] += v
+            counts[k, 7] += u
+            if v == 0 or u == 0 or v == rows - 1 or u == columns - 1:
+                counts[k, 4] += 1
+            for dv, du in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                q, p = v + dv, u + du
+                if q < 0 or p < 0 or q >= rows or p >= columns:
+                    continue
+                other = labels[q, p]
+                if other != k:
+                    counts[k, 2] += 1
+                    if other == 0:
+                        counts[k, 3] += 1
+                    if ceiling[q, p]:
+                        counts[k, 5] += 1
+            heights[k, min(bins - 1, max(0, int(height[v, u] / bin_size)))] += 1
+            x, y = np.float64(rays[v, u, 0]), np.float64(rays[v, u, 1])
+            m = moments[k]
+            m[0] += 1
+            m[1] += x
+            m[2] += y
+            m[3] += value
+            m[4] += x * x
+            m[5] += x * y
+            m[6] += y * y
+            m[7] += x * value
+            m[8] += y * value
+            m[9] += value * value
+            if (u + v) % 2:
+                continue
+            arm = min(12, max(2, int(0.009 * focal * value + 0.5)))
+            for axis in range(2):
+                dv, du = axis * arm, (1 - axis) * arm
+                v1, u1, v2, u2 = v - dv, u - du, v + dv, u + du
+                if v1 < 0 or u1 < 0 or v2 >= rows or u2 >= columns or labels[v1, u1] != k or labels[v2, u2] != k:
+                    continue
+                angle = signed_bend(w, rays, normals, v1, u1, v2, u2)
+                if not np.isnan(angle):
+                    bends[k, 2 * axis] += angle
+                    bends[k, 2 * axis + 1] += 1
+    return counts, heights, moments, bends
