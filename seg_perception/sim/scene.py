@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated scenes: a table with things on it, in a room with a floor and walls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from seg_perception.sim import objects as things
+from seg_perception.sim.objects import CATALOGUE, LYING, Body
+from seg_perception.sim.shading import LIGHT
+from seg_perception.sim.shapes import Look, box
+
+TABLE_SIZE = (1.16, 0.80)  # m
+TABLE_HEIGHT = 0.74  # m over the floor
+GRAVITY_WORLD = np.array([0.0, 0.0, -1.0])
+
+
+def area_light(centre: ArrayLike, edge_u: ArrayLike, edge_v: ArrayLike, power: ArrayLike) -> NDArray[np.void]:
+    """A LIGHT record: `centre` and half edges (3,) m; it shines along edge_u x edge_v; `power` (3,) linear RGB."""
+    light = np.zeros(1, LIGHT)
+    light["centre"], light["edge_u"], light["edge_v"], light["power"] = centre, edge_u, edge_v, power
+    facing = np.cross(edge_u, edge_v)
+    light["facing"] = facing / np.linalg.norm(facing)
+    return light
+
+
+def room_lights() -> NDArray[np.void]:
+    """A window to the left in front, a large lamp over the table."""
+    window = area_light([-1.35, -0.75, 1.35], [-0.14, 0.25, 0.0], [-0.15, -0.08, 0.26], [5.2, 5.0, 4.6])
+    lamp = area_light([0.25, 0.35, 1.60], [0.45, 0.0, 0.0], [0.0, -0.45, 0.0], [2.2, 2.25, 2.35])
+    return np.concatenate([window, lamp])
+
+
+ROOM_AMBIENT = np.array([[0.10, 0.09, 0.08], [0.20, 0.21, 0.225]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimScene:
+    """`objects` carry the labels 1..N in this order; `furniture` is label 0. World: z up, origin on the support."""
+
+    objects: tuple[Body, ...]
+    furniture: tuple[Body, ...] = ()
+    lights: NDArray[np.void] = field(default_factory=room_lights)  # (L,) LIGHT
+    ambient: NDArray[np.float64] = field(default_factory=ROOM_AMBIENT.copy)  # (2, 3) linear RGB from below, above
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """All different looks."""
+        parts = (p for body in (*self.furniture, *self.objects) for p in body.parts)
+        return tuple(dict.fromkeys(look for p in parts for look in p.looks))
+
+    @property
+    def description(self) -> str:
+        """Everything that decides the pictures, as text; equal scenes have equal descriptions."""
+        lines = [str(len(self.objects)), str(self.lights.tolist()), str(self.ambient.tolist())]
+        for body in (*self.furniture, *self.objects):
+            lines.append(f"{body.name} {body.T_world_body.tolist()} {body.casts_shadow}")
+            lines += [f"{p.kind} {p.params} {p.looks} {p.T_body_part.tolist()} {p.profile.tolist()}" for p in body.parts]
+        return "\n".join(lines)
+
+    def moved(self, poses: Mapping[str, NDArray[np.float64]]) -> SimScene:
+        """The scene with the named objects at new `T_world_body` (4, 4)."""
+        return replace(
+            self, objects=tuple(replace(b, T_world_body=poses.get(b.name, b.T_world_body)) for b in self.objects)
+        )
+
+    def label(self, name: str) -> int:
+        """The label of the object of that name. Raises KeyError."""
+        names = [b.name for b in self.objects]
+        if name not in names:
+            raise KeyError(f"no object {name!r} in the scene; there are {', '.join(names)}")
+        return names.index(name) + 1
+
+
+def room(table: tuple[float, float] = TABLE_SIZE, table_look: Look | None = None) -> tuple[Body, ...]:
+    """A room of 5 x 5.4 m around a wooden table whose top is at z = 0."""
+    wall = Look(texture="plaster", tile=1.5, shine=0.0)
+    floor = Look(texture="floor_tiles", tile=1.6, shine=0.12, gloss=20.0)
+    plain = Look((225, 225, 222), shine=0.0)
+    top = table_look or Look(texture="wood", tile=0.62, shine=0.12, gloss=24.0)
+    dark = Look(texture="wood_dark", tile=0.62, shine=0.1)
+    height, width, depth = 2.6, 5.0, 5.4
+    shell = Body(
+        "room",
+        (box((width, depth, height), wall, wall, wall, wall, plain, floor, centre=(0, 0, height / 2 - TABLE_HEIGHT)),),
+        casts_shadow=False,
+    )
+    skirting = Body("skirting", (box((width, 0.02, 0.1), plain, centre=(0, depth / 2 - 0.01, 0.05 - TABLE_HEIGHT)),), casts_shadow=False)
+    x, y, thick, leg = table[0] / 2, table[1] / 2, 0.032, 0.055
+    slab = box((*table, thick), dark, dark, dark, dark, top, dark, centre=(0, 0, -thick / 2))
+    long = TABLE_HEIGHT - thick
+    feet = [
+        box((leg, leg, long), dark, centre=(sx * (x - 0.06), sy * (y - 0.06), -thick - long / 2))
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
+    return shell, skirting, Body("table", (slab, *feet))
+
+
+def demo_scene() -> SimScene:
+    """The scene a newcomer sees first: twelve things, one pair stacked, one pair close together, one on its side."""
+    parcel = things.parcel().at(0.285, 0.165, yaw=-18)
+    objects = (
+        things.crackers().at(-0.285, 0.175, yaw=22),
+        things.bottle().at(-0.085, 0.215, yaw=-90),
+        parcel,
+        things.tea().at(0.275, 0.175, 0.11, yaw=12),
+        things.soup_can().at(0.075, 0.150, yaw=-80),
+        things.mug().at(-0.165, 0.010, yaw=-35),
+        things.bowl().at(0.085, -0.020),
+        things.book().at(-0.300, -0.165, yaw=24),
+        things.ball().at(-0.075, -0.135),
+        things.soda_can().at(0.270, -0.085, yaw=62, tilt=LYING),
+        things.sponge().at(0.165, -0.205, yaw=-20),
+        things.lemon().at(0.040, -0.205, yaw=70, tilt=LYING),
+    )
+    return SimScene(objects, room())
+
+
+def random_scene(
+    seed: int, objects: int = 10, gap: float = 0.012, area: tuple[float, float] = (0.36, 0.26), names: Sequence[str] = ()
+) -> SimScene:
+    """Things strewn over the table, at least `gap` m apart, in the ellipse of half axes `area` m around its middle.
+
+    `names` chooses among the catalogue (default all, repeated as needed; a repeated name gets `_2`, `_3` ...). Raises
+    ValueError when they do not fit.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [make() for make in CATALOGUE if not names or make.__name__ in names]
+    if not chosen:
+        raise ValueError(f"names: none of {list(names)}; there are {', '.join(make.__name__ for make in CATALOGUE)}")
+    placed: list[Body] = []
+    outlines: list[NDArray[np.float64]] = []
+    for k in range(objects):
+        if k % len(chosen) == 0:
+            order = rng.permutation(len(chosen))
+        body = chosen[order[k % len(chosen)]]
+        round_body = body.name in ("soup_can", "soda_can", "lemon", "bottle")
+        for _ in range(400):
+            r, turn = np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+            lying = LYING if round_body and rng.uniform() < 0.3 else None
+            candidate = body.at(area[0] * r * np.cos(turn), area[1] * r * np.sin(turn), yaw=rng.uniform(0, 360), tilt=lying)
+            outline = candidate.box.corners[:, :2]
+            if all(_apart(outline, other) >= gap for other in outlines):
+                break
+        else:
+            raise ValueError(f"objects: {k} of {objects} fit in {area[0]} x {area[1]} m with gaps of {gap} m; give more area")
+        copies = sum(b.name.rsplit("_", 1)[0] == body.name or b.name == body.name for b in placed)
+        placed.append(replace(candidate, name=body.name if not copies else f"{body.name}_{copies + 1}"))
+        outlines.append(outline)
+    return SimScene(tuple(placed), room())
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Distance m between two convex outlines along the best separating axis; negative where they overlap."""
+    axes = []
+    for corners in (a, b):
+        edges = corners[[1, 2, 4]] - corners[0]
+        axes += [e[::-1] * [1, -1] / np.linalg.norm(e) for e in edges if np.linalg.norm(e) > 1e-9]
+    gaps = [max((a @ n).min() - (b @ n).max(), (b @ n).min() - (a @ n).max()) for n in axes]
+    return float(max(gaps))
