@@ -22,7 +22,6 @@ EXTRAS = {
 }
 
 
-
 def config_files() -> dict[str, list[str]]:
     """The config tree, by folder, relative to here."""
     folders: dict[str, list[str]] = {}
