@@ -381,7 +381,7 @@ def png_that_claims(width: int, height: int) -> bytes:
     ("data", "words"),
     [
         (b"", "0 bytes"),
-        (b"\x00" * 100, ""),
+        (b"\x00" * 100, "100 bytes"),
         (b"\x89PNG\r\n\x1a\n", "8 bytes"),
         (png_that_claims(30_000, 30_000), "PNG claims 30000x30000 pixels in"),  # before OpenCV reserves 1.8 GB
     ],
