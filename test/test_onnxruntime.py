@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The onnxruntime backend: what a model says of itself, results, and one clear line for everything that can be wrong."""
+"""The onnxruntime backend: what a model says of itself, results, and one clear line for all that can be wrong."""
 
 from pathlib import Path
 

@@ -92,9 +92,7 @@ class Yolo:
         outputs = self._backend({head.image: self._tensor})
         found = head.detect(outputs, config.score_threshold, config.iou_threshold, config.max_detections, self._allowed)
         if found.broken:
-            self._warn(
-                f"{self.model}: {found.broken} detections with numbers that cannot be (float16 overflow?); dropped"
-            )
+            self._warn(f"{self.model}: {found.broken} detections with NaN or inf dropped (float16 overflow?)")
         boxes = letterbox.to_image(found.boxes)
         masks = decode_masks(outputs[head.prototypes][0], found.coefficients, boxes, letterbox)
         names = tuple(self.class_names[i] for i in found.class_ids)

@@ -42,7 +42,7 @@ class Detections:
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int32]
     coefficients: NDArray[np.float32]
-    broken: int = 0  # rows left out because they were not finite or of no class
+    broken: int = 0  # rows left out because a number was not finite
 
     def __getitem__(self, rows: NDArray) -> Detections:
         return Detections(
@@ -87,22 +87,24 @@ class YoloHead:
         if predictions.ndim != 3 or predictions.shape[0] != 1 or predictions.shape[axis] != expected:
             want = (1, "rows", expected) if self.final else (1, expected, "anchors")
             raise ValueError(f"{self.predictions}: expected {want}, got {predictions.shape}")
-        table = predictions[0]
+        table = predictions[0] if self.final else predictions[0].T
+        best = table[:, 4] if self.final else predictions[0, 4 : 4 + classes].max(axis=0)
+        chosen = best > score_threshold
+        finite = np.isfinite(table[chosen]).all(axis=1)
+        rows, scores = table[chosen][finite], best[chosen][finite]
         if self.final:
-            rows = table[table[:, 4] > score_threshold]
-            boxes, scores, ids, coefficients = rows[:, :4], rows[:, 4], rows[:, 5], rows[:, 6:]
-            known = (ids >= 0) & (ids < classes)
+            boxes, ids, coefficients = rows[:, :4], rows[:, 5], rows[:, 6:]
+            if ids.min(initial=0) < 0 or ids.max(initial=0) >= classes:
+                raise ValueError(
+                    f"{self.predictions}: expected class ids 0..{classes - 1}, got {ids.min():g}..{ids.max():g}"
+                )
         else:
-            rows = table[:, table[4 : 4 + classes].max(axis=0) > score_threshold].T
-            half = rows[:, 2:4] / 2
-            boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-            ids = rows[:, 4 : 4 + classes].argmax(axis=1)
-            scores, coefficients = rows[:, 4 : 4 + classes].max(axis=1), rows[:, 4 + classes :]
-            known = np.ones(len(rows), np.bool_)
-        finite = known & np.isfinite(rows).all(axis=1)
-        class_ids = np.where(finite, ids, 0).astype(np.int32)
-        found = Detections(boxes, scores, class_ids, coefficients, int(len(rows) - finite.sum()))
-        return found[finite & allowed[class_ids]]
+            centers, half = rows[:, :2], rows[:, 2:4] / 2
+            boxes = np.concatenate([centers - half, centers + half], axis=1)
+            ids, coefficients = rows[:, 4 : 4 + classes].argmax(axis=1), rows[:, 4 + classes :]
+        class_ids = ids.astype(np.int32)
+        found = Detections(boxes, scores, class_ids, coefficients, int(len(finite) - finite.sum()))
+        return found[allowed[class_ids]]
 
 
 def recognise(backend: Backend, name: str, class_names: tuple[str, ...] = (), input_size: int = 0) -> YoloHead:
