@@ -3,7 +3,7 @@
 """Starts the perception node, and RViz if asked; include it from a robot's launch file.
 
     ros2 launch seg_perception perception.launch.py camera:=realsense rviz:=true
-    ros2 launch seg_perception perception.launch.py config:=yolo model:=parts.onnx color:=/cam/color color_info:=/cam/info ...
+    ros2 launch seg_perception perception.launch.py config:=yolo model:=parts.onnx color:=/cam/image ...
 
 `ros2 launch seg_perception perception.launch.py --show-args` lists every argument.
 """

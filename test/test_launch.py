@@ -88,7 +88,7 @@ def test_perception_launch_leaves_the_transitions_to_a_manager(launched, node):
     from lifecycle_msgs.msg import State, Transition
     from lifecycle_msgs.srv import ChangeState, GetState
 
-    process, output = launched(
+    _, output = launched(
         "perception.launch.py", "autostart:=false", "name:=eyes", "config:=tabletop", "camera:=realsense"
     )
     get_state = node.create_client(GetState, "/eyes/get_state")

@@ -121,7 +121,7 @@ class Processes:
         remaps: dict[str, str] | None = None,
         debug: bool = False,
     ) -> None:
-        """`python -m module` with ROS parameters and remaps, in a session of its own so that ctrl-C comes to us alone."""
+        """`python -m module` with ROS parameters and remaps; in its own session, ctrl-C comes to us alone."""
         command = [sys.executable, "-m", module, *(["--debug"] if debug else []), "--ros-args"]
         for key, value in parameters.items():
             command += ["-p", f"{key}:={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]

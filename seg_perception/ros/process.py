@@ -27,7 +27,7 @@ def run_node(create: Callable[[], Node], arguments: Sequence[str] | None = None)
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
         if node is not None:

@@ -88,7 +88,8 @@ class Viewer(Node):
             return "no frame came back"
         latency = 1000 * np.array(t.latencies)
         lines = [
-            f"{t.frames} frames, {t.objects} objects ({t.objects / t.frames:.1f} a frame), {t.with_grasp} with a grasp; "
+            f"{t.frames} frames, {t.objects} objects ({t.objects / t.frames:.1f} a frame), "
+            f"{t.with_grasp} with a grasp; "
             f"camera stamp to result {np.median(latency):.0f} ms median, {np.percentile(latency, 95):.0f} ms p95",
         ]
         if t.truth:
@@ -173,7 +174,7 @@ class Viewer(Node):
 
 
 def found_objects(result: SegmentedObjectArray, truth: NDArray[np.uint16]) -> tuple[int, int]:
-    """How many of the visible truth objects (label image, 0 = none) have a mask with IoU of at least 0.5, and of how many."""
+    """How many of the visible truth objects (label image, 0 = none) have a mask with IoU >= 0.5, and of how many."""
     dense = masks_from_message(result).dense()
     found = visible = 0
     for label in np.unique(truth[truth > 0]):
