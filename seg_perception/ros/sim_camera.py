@@ -29,14 +29,19 @@ class SimCameraNode(Camera):
             seed=int(declare("seed", 0).value),
         )
         self._loop = bool(declare("loop", True).value)
+        self._camera.start()  # the first round runs as fast as it is rendered, unless it is on disk already
         self.play(self._shots_of_loop())
 
     def _shots_of_loop(self) -> Iterator[Shot]:
         rounds = itertools.count() if self._loop else range(1)
         indices = itertools.chain.from_iterable(range(len(self._camera)) for _ in rounds)
         for count, k in enumerate(indices):
-            shot = self._camera[k]
-            yield Shot(f"{count % 1000:03d}", shot.frame, shot.labels, shot.T_world_camera)
+            shot = self._camera.frame(k)
+            yield Shot(f"{count % 1000:03d}", shot.frame, shot.instances, shot.T_world_camera)
+
+    def destroy_node(self) -> None:
+        self._camera.stop()
+        super().destroy_node()
 
 
 def main(arguments: list[str] | None = None) -> int:
