@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Service calls that take time: each waits in a thread of its own while the executor goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.task import Future
+
+MOST = 8  # calls at the same time
+
+
+class BusyError(Exception):
+    """Too many calls at once."""
+
+
+class Calls:
+    """Runs functions in threads; handlers await them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="call")
+        self.running = 0
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns or raises. Raises BusyError at once when too many are running."""
+        if self.running >= MOST:
+            raise BusyError(f"{MOST} calls are being answered already")
+        executor = self._node.executor
+        future: Future = Future(executor=executor)
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - it rises again where it is awaited
+                future.set_exception(error)
+            executor.wake()
+
+        self.running += 1
+        try:
+            self._pool.submit(work)
+            return await future
+        finally:
+            self.running -= 1
+
+    def start(self, function: Callable[[], None]) -> None:
+        """Runs `function` in the background; it must not raise."""
+        self._pool.submit(function)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""/diagnostics, once a second and in every lifecycle state: what is missing, what is wrong, how fast it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from seg_perception.ros.inputs import Input
+from seg_perception.ros.reports import REPEATED
+
+OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
+PERIOD = 1.0  # s
+PATIENCE = 1.0  # s without a message after which an input is missing
+CLOCK_TOLERANCE = 1.0  # s between an image's stamp and now; more is not ROS time
+SUMMARY_PERIOD = 10.0  # s between two summaries in the log
+
+
+class Diagnostics:
+    """Publishes what `node` (a SegPerceptionNode) knows. A plain publisher: it speaks before configure too."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publisher = Node.create_publisher(node, DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._name = node.get_fully_qualified_name()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD, self.publish, clock=self._steady)
+        self._last_published = 0
+        self._summarised = 0.0
+
+    def publish(self) -> None:
+        """Everything, now."""
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.status = [
+            DiagnosticStatus(
+                level=level,
+                name=f"{self._name}: {part}",
+                message=text,
+                hardware_id=self._name,
+                values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
+            )
+            for part, level, text, values in self._statuses()
+        ]
+        self._publisher.publish(message)
+        self._log_summary(message.status)
+
+    def _log_summary(self, statuses: list[DiagnosticStatus]) -> None:
+        """One line every ten seconds while something is wrong."""
+        bad = [s for s in statuses if s.level != OK]
+        if bad and time.monotonic() - self._summarised > SUMMARY_PERIOD:
+            self._summarised = time.monotonic()
+            lines = "; ".join(f"{s.name.rsplit(': ', 1)[-1]}: {s.message}" for s in bad)
+            self._node.get_logger().warning(lines)
+
+    # -- the parts -----------------------------------------------------------------------------------------------------
+
+    def _statuses(self) -> Iterator[tuple[str, bytes, str, dict[str, Any]]]:
+        node = self._node
+        yield ("node", *self._of_node())
+        yield ("model", *self._of_model())
+        inputs, perception = node.inputs, node.perception
+        if inputs is None or perception is None:
+            return
+        waiting = inputs.opened is not None
+        for one in inputs:
+            yield (f"input {one.name}", *self._of_input(one, waiting, inputs.opened))
+        yield ("sync", *self._of_sync(waiting, inputs, perception.feed))
+        yield ("pipeline", *self._of_pipeline(waiting))
+        if perception.config.target_frame or perception.config.gravity.frame or perception.config.workspace.frame:
+            yield ("transforms", *self._of_transforms())
+
+    def _of_node(self) -> tuple[bytes, str, dict[str, Any]]:
+        node = self._node
+        problem = node.problem
+        level = ERROR if problem else OK
+        return level, problem or node.state_label, {"state": node.state_label, "streaming": node.streaming}
+
+    def _of_model(self) -> tuple[bytes, str, dict[str, Any]]:
+        status = self._node.model_status.message
+        level = ERROR if status.state == status.FAILED else WARN if status.state == status.FALLBACK else OK
+        names = {
+            getattr(type(status), n): n
+            for n in ("UNLOADED", "LOADING", "BUILDING", "WARMING_UP", "READY", "FALLBACK", "FAILED")
+        }
+        text = f"{names[status.state]} {status.model}".strip()
+        return level, f"{text}: {status.message}" if status.message else text, {"classes": len(status.class_names)}
+
+    def _of_input(self, one: Input, waiting: bool, opened: float | None) -> tuple[bytes, str, dict[str, Any]]:
+        silence = one.silence
+        since_open = time.monotonic() - opened if opened is not None else 0.0
+        values: dict[str, Any] = {
+            "topic": one.topic,
+            "publishers": one.publishers,
+            "qos": one.qos_text,
+            "rate [Hz]": f"{one.rate:.1f}",
+            "messages": one.count,
+        }
+        if silence is not None:
+            age = (self._node.get_clock().now().nanoseconds - one.stamp_ns) * 1e-9
+            values |= {"age [s]": f"{age:.3f}", "encoding": one.encoding, "size": one.size, "frame": one.frame_id}
+        problem = self._node.reports.current({"color_info": "calibration"}.get(one.name, one.name))
+        quiet = waiting and since_open >= PATIENCE and (silence is None or silence >= PATIENCE)
+        optional = one.name in ("ignore_mask", "depth_info")
+        once_is_enough = one.name in ("color_info", "depth_info") and one.count > 0
+        if one.incompatible:
+            return (
+                WARN,
+                f"'{one.topic}': a publisher's QoS is incompatible: {one.incompatible}; {one.missing_text()}",
+                values,
+            )
+        if quiet and not once_is_enough and not (optional and one.publishers == 0):
+            return WARN, one.missing_text(), values
+        if problem:
+            return (ERROR if problem.startswith("refused") else WARN), f"'{one.topic}': {problem}", values
+        if not waiting:
+            return OK, "not subscribed", values
+        return self._of_stamps(one, silence, values)
+
+    def _of_stamps(
+        self, one: Input, silence: float | None, values: dict[str, Any]
+    ) -> tuple[bytes, str, dict[str, Any]]:
+        now = self._node.get_clock().now().nanoseconds
+        if silence is not None and silence < PATIENCE and now > 0 and one.name in ("color", "depth"):
+            apart = (now - one.stamp_ns) * 1e-9
+            if abs(apart) > CLOCK_TOLERANCE:
+                side = "behind" if apart > 0 else "ahead of"
+                text = f"camera stamps are not ROS time: '{one.topic}' is {abs(apart):.1f} s {side} the node's clock"
+                return WARN, text, values
+        return OK, "receiving" if silence is not None else "waiting", values
+
+    def _of_sync(self, waiting: bool, inputs: Any, feed: Any) -> tuple[bytes, str, dict[str, Any]]:
+        pairer = feed.pairer
+        drops = dict(pairer.dropped)
+        colors = inputs.color.count
+        values: dict[str, Any] = {"pairs": pairer.pairs, "slop [s]": pairer.slop_ns * 1e-9}
+        values["pairs per color image"] = f"{pairer.pairs / colors:.2f}" if colors else "0"
+        if pairer.last_delta_ns is not None:
+            values["last delta [s]"] = f"{pairer.last_delta_ns * 1e-9:.6f}"
+        values |= {f"dropped: {reason}": count for reason, count in drops.items()}
+        both = inputs.depth is not None and inputs.color.rate > 0 and inputs.depth.rate > 0
+        if waiting and both and feed.pairless > PATIENCE and pairer.last_delta_ns is not None:
+            text = (
+                f"stamps of '{inputs.color.topic}' and '{inputs.depth.topic}' never pair: last delta "
+                f"{pairer.last_delta_ns * 1e-9:+.6f} s, sync.slop is {pairer.slop_ns * 1e-9:g} s"
+            )
+            return WARN, text, values
+        return OK, f"{pairer.pairs} pairs", values
+
+    def _of_pipeline(self, waiting: bool) -> tuple[bytes, str, dict[str, Any]]:
+        reports = self._node.reports
+        values: dict[str, Any] = {"results": reports.published}
+        for stage, (median, p95) in reports.percentiles().items():
+            values[f"{stage} p50 [ms]"] = f"{median * 1e3:.2f}"
+            values[f"{stage} p95 [ms]"] = f"{p95 * 1e3:.2f}"
+        values |= {f"dropped: {reason}": count for reason, count in reports.drops.items()}
+        rate = (reports.published - self._last_published) / PERIOD
+        self._last_published = reports.published
+        values["rate [Hz]"] = f"{rate:.1f}"
+        problem = reports.current("pipeline")
+        if reports.failures >= REPEATED:
+            return ERROR, f"{reports.failures} frames in a row lost: {problem}", values
+        if problem:
+            return WARN, problem, values
+        return OK, f"{rate:.1f} results per second" if waiting else "idle", values
+
+    def _of_transforms(self) -> tuple[bytes, str, dict[str, Any]]:
+        problems = [p for p in map(self._node.reports.current, ("transform", "gravity")) if p]
+        frames = {"target_frame": self._node.perception.config.target_frame}
+        return (WARN, "; ".join(problems), frames) if problems else (OK, "available at the images' stamps", frames)

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The latched `~/model_status`."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from seg_perception.msg import ModelStatus
+from seg_perception.pipeline import Pipeline
+from seg_perception.ros.engine import class_names, model_name
+
+
+class ModelStatusTopic:
+    """Says what becomes of the model, to those that come late too."""
+
+    def __init__(self, node: Node) -> None:
+        self._clock = node.get_clock()
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._publisher = Node.create_publisher(node, ModelStatus, "~/model_status", latched)
+        self.message = ModelStatus()
+        self.say(ModelStatus.UNLOADED)
+
+    def say(self, state: int, pipeline: Pipeline | None = None, text: str = "") -> None:
+        """Publishes a state of the model of `pipeline`."""
+        message = ModelStatus(state=state, model=model_name(pipeline), message=text)
+        message.stamp = self._clock.now().to_msg()
+        message.progress = message.eta = float("nan")
+        message.class_names = list(class_names(pipeline))
+        backend = getattr(pipeline.config.segmenter.config, "backend", None) if pipeline is not None else None
+        message.backend = getattr(backend, "plugin", "")
+        self.message = message
+        self._publisher.publish(message)

@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""`~/set_model`: another model is loaded beside the running one and takes over between two frames, or does not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy.callback_groups import ReentrantCallbackGroup
+
+from seg_perception.config import Config, ConfigError, merge, to_mapping
+from seg_perception.files import shipped
+from seg_perception.msg import ModelStatus
+from seg_perception.pipeline import Pipeline
+from seg_perception.ros.calls import BusyError, Calls
+from seg_perception.ros.engine import model_name
+from seg_perception.srv import SetModel
+
+SUFFIXES = ("", ".onnx")  # tried after a bare model name
+WAIT = 60.0  # s, for a call that waits without naming a timeout
+
+
+class RefusedError(Exception):
+    """The model is not taken: `status` of SetModel, and a line."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class ModelSwap:
+    """Serves the call; one at a time. `node` is a SegPerceptionNode."""
+
+    def __init__(self, node: Any, calls: Calls) -> None:
+        self._node = node
+        self._calls = calls
+        self._busy = threading.Lock()
+        node.create_service(SetModel, "~/set_model", self._on_set_model, callback_group=ReentrantCallbackGroup())
+
+    async def _on_set_model(self, request: Any, response: Any) -> Any:
+        kind = SetModel.Response
+        node = self._node
+        if node.engine.pipeline is None:
+            return self._say(response, kind.INVALID, f"the node is {node.state_label}: there is no model to exchange")
+        if not self._busy.acquire(blocking=False):
+            return self._say(response, kind.BUSY, "another model is being loaded")
+        started = threading.Event()
+        finished = threading.Event()
+        try:
+            config = self._wanted_config(request)
+        except RefusedError as error:
+            self._busy.release()
+            return self._say(response, error.status, str(error))
+
+        def load() -> None:
+            started.set()
+            try:
+                self._outcome = self._load(config, request.dry_run)
+            finally:
+                self._busy.release()
+                finished.set()
+
+        start = time.monotonic()
+        try:
+            if not request.wait:
+                self._calls.start(load)
+                return self._say(response, kind.ACCEPTED, "loading; see ~/model_status")
+            self._calls.start(load)
+            done = await self._calls.run(lambda: finished.wait(request.timeout or WAIT))
+        except BusyError as error:
+            return self._say(response, kind.BUSY, str(error))
+        if not done:
+            return self._say(response, kind.TIMEOUT, "still loading; see ~/model_status")
+        response.load_time = time.monotonic() - start
+        return self._say(response, *self._outcome)
+
+    def _load(self, config: Config, dry_run: bool) -> tuple[int, str]:
+        """Loads, warms up and swaps; in a thread of its own."""
+        kind = SetModel.Response
+        node = self._node
+        old = node.engine.pipeline
+        status = node.model_status
+        status.say(ModelStatus.LOADING, old, f"loading {config.segmenter.plugin} beside the running model")
+        try:
+            segmenter = config.segmenter.create()
+            fresh = Pipeline(segmenter, old.tracker, old.planners, config)
+            status.say(ModelStatus.WARMING_UP, old, f"warming up {model_name(fresh)}")
+            Pipeline(segmenter, _NoIds(), (), config).warm_up()
+        except Exception as error:  # noqa: BLE001 - plugins raise what they like; the old model goes on
+            text = self._node.report(error, "set_model")
+            status.say(ModelStatus.READY, old, f"the old model goes on: {text}")
+            return kind.INVALID, text
+        if dry_run:
+            status.say(ModelStatus.READY, old)
+            return kind.OK, f"{model_name(fresh)} loads and runs; not taken (dry run)"
+        if node.engine.pipeline is not old:
+            status.say(ModelStatus.READY, node.engine.pipeline)
+            return kind.INVALID, "the node's configuration changed meanwhile; call again"
+        node.engine.use(fresh)
+        node.adopt_segmenter(config)
+        status.say(ModelStatus.READY, fresh)
+        return kind.OK, f"{model_name(fresh)} is running"
+
+    # -- what is asked for -------------------------------------------------------------------------------------------
+
+    def _wanted_config(self, request: Any) -> Config:
+        kind = SetModel.Response
+        current = to_mapping(self._node.parameters.config)["segmenter"]
+        section = dict(current) if request.segmenter in ("", current["plugin"]) else {"plugin": request.segmenter}
+        try:
+            options = yaml.safe_load(request.options) if request.options.strip() else {}
+        except yaml.YAMLError as error:
+            raise RefusedError(kind.INVALID, f"options: not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(options, dict):
+            raise RefusedError(
+                kind.INVALID, f"options: expected a mapping of segmenter keys, got {type(options).__name__}"
+            )
+        for key in _files_in(options):
+            raise RefusedError(kind.UNTRUSTED, f"options: '{key}' names a file; only the member 'model' may")
+        section = merge(section, options)
+        if request.model:
+            section["model"] = str(self._trusted(request.model))
+        try:
+            return self._node.parameters.replace("segmenter", section)
+        except ConfigError as error:
+            raise RefusedError(kind.INVALID, str(error)) from error
+
+    def _trusted(self, name: str) -> Path:
+        """The model file, if it lies in a trusted folder: the shipped one, or that of the configured model."""
+        kind = SetModel.Response
+        folders = self._folders()
+        known = ", ".join(map(str, folders)) or "any trusted folder"
+        for folder in folders:
+            for suffix in SUFFIXES:
+                path = (folder / f"{name}{suffix}").resolve()
+                if path.is_file():
+                    if not any(path.is_relative_to(trusted) for trusted in folders):
+                        listing = ", ".join(map(str, folders))
+                        raise RefusedError(
+                            kind.UNTRUSTED, f"model: '{path}' is outside the trusted folders ({listing})"
+                        )
+                    return path
+        raise RefusedError(kind.NOT_FOUND, f"model: no file '{name}' in {known}")
+
+    def _folders(self) -> list[Path]:
+        found = []
+        model = getattr(self._node.parameters.config.segmenter.config, "model", "")
+        if model and Path(model).expanduser().exists():
+            found.append(Path(model).expanduser().resolve().parent)
+        try:
+            found.append(shipped("models").resolve())
+        except FileNotFoundError:
+            pass
+        return found
+
+    def _say(self, response: Any, status: int, text: str) -> Any:
+        response.status, response.message = status, " ".join(text.split())
+        response.model = model_name(self._node.engine.pipeline)
+        return response
+
+
+def _files_in(options: Any, path: str = "") -> list[str]:
+    """Keys whose value looks like a file or is a plugin class from anywhere: those are code or close to it."""
+    found = []
+    for key, value in options.items() if isinstance(options, dict) else ():
+        name = f"{path}{key}"
+        if isinstance(value, dict):
+            found += _files_in(value, f"{name}.")
+        elif key == "model" or (isinstance(value, str) and (":" in value or "/" in value)):
+            found.append(name)
+    return found
+
+
+class _NoIds:
+    """A tracker for the warm-up, which must not use up ids."""
+
+    def update(self, frame: Any, instances: Any, objects: Any) -> list[int]:
+        return list(range(1, len(instances) + 1))

@@ -1,0 +1,189 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node's output topics. Only the main one is always computed; the others when somebody listens."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from seg_perception import draw
+from seg_perception.config import Config
+from seg_perception.msg import SegmentedObjectArray
+from seg_perception.ros.conversions import set_array, stamp_from_ns
+from seg_perception.ros.markers import Markers
+from seg_perception.ros.messages import (
+    ObjectClouds,
+    class_image,
+    cloud_message,
+    encode_image,
+    grasp_poses,
+    label_image,
+    objects_message,
+    scene_cloud_message,
+    thin_clouds,
+)
+from seg_perception.ros.results import Result
+
+JPEG_QUALITY = 85
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all reliable and volatile
+    "objects": (SegmentedObjectArray, 5),
+    "label_image": (Image, 1),
+    "class_image": (Image, 1),
+    "points": (PointCloud2, 1),
+    "scene_points": (PointCloud2, 1),
+    "grasps": (PoseArray, 1),
+    "markers": (MarkerArray, 1),
+    "overlay": (Image, 1),
+    "overlay/compressed": (CompressedImage, 1),
+}
+
+
+class Outputs:
+    """The publishers, from configure to cleanup."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers = {
+            name: node.create_lifecycle_publisher(kind, f"~/{name}", QoSProfile(depth=depth))
+            for name, (kind, depth) in TOPICS.items()
+        }
+        self._detections = _detections()
+        self._label_info = None
+        if self._detections is not None:
+            for name, kind in self._detections.TOPICS.items():
+                self._publishers[name] = node.create_lifecycle_publisher(kind, f"~/{name}", QoSProfile(depth=5))
+        self._markers = Markers()
+
+    def activate(self) -> None:
+        """Clears what an earlier life left in viewers."""
+        self._markers = Markers()
+
+    def wants(self, *names: str) -> bool:
+        """Whether somebody listens to one of these topics."""
+        return any(self._publishers[name].get_subscription_count() for name in names if name in self._publishers)
+
+    def publish(self, result: Result, config: Config) -> None:
+        """All that is listened to, the main message first."""
+        build = Messages(result, config)
+        self._publishers["objects"].publish(build.objects)
+        for name in ("label_image", "class_image", "points", "scene_points", "grasps", "overlay"):
+            if self.wants(name):
+                self._publishers[name].publish(getattr(build, name))
+        if self.wants("overlay/compressed"):
+            self._publishers["overlay/compressed"].publish(build.overlay_compressed)
+        if self.wants("markers"):
+            self._publishers["markers"].publish(self._markers.update(build.objects))
+        if self._detections is not None:
+            for name in self._detections.TOPICS:
+                if self.wants(name):
+                    self._publishers[name].publish(getattr(self._detections, name)(build.objects))
+
+    def destroy(self) -> None:
+        """At cleanup."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+
+class Messages:
+    """A result as messages, each made at most once."""
+
+    def __init__(self, result: Result, config: Config) -> None:
+        self._result = result
+        self._config = config
+        scene = result.scene
+        stamp = stamp_from_ns(scene.frame.stamp_ns)
+        self.header = Header(stamp=stamp, frame_id=result.frame_id)
+        self._image_header = Header(stamp=stamp, frame_id=scene.frame.frame_id)
+        self._T = result.T_header_image
+
+    @cached_property
+    def clouds(self) -> ObjectClouds:
+        points = self._config.points
+        return thin_clouds(self._result.scene, points.max_per_object, points.voxel)
+
+    @cached_property
+    def objects(self) -> SegmentedObjectArray:
+        return self.objects_with(self._config.objects.include_points)
+
+    def objects_with(self, points: bool, clouds: ObjectClouds | None = None) -> SegmentedObjectArray:
+        """The main message, with the cloud or without."""
+        result = self._result
+        return objects_message(
+            result.scene,
+            self.header,
+            result.scene.frame.frame_id,
+            self._T,
+            result.camera_info,
+            depth_delay=result.depth_delay,
+            sequence=result.sequence,
+            clouds=self.clouds if clouds is None else clouds,
+            include_points=points,
+            in_workspace=result.in_workspace,
+            wait=result.waited,
+        )
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint16]:
+        return label_image(self._result.scene)
+
+    @property
+    def label_image(self) -> Image:
+        return encode_image(self.labels, "16UC1", self._image_header)
+
+    @property
+    def class_image(self) -> Image:
+        return encode_image(class_image(self._result.scene, self.labels), "16UC1", self._image_header)
+
+    @property
+    def points(self) -> PointCloud2:
+        return cloud_message(self.clouds, self.header, self._T)
+
+    @property
+    def scene_points(self) -> PointCloud2:
+        return scene_cloud_message(self._result.scene.frame, self.labels, self.header, self._T)
+
+    @property
+    def grasps(self) -> PoseArray:
+        return grasp_poses(self.objects, self._result.scene)
+
+    @cached_property
+    def _picture(self) -> NDArray[np.uint8]:
+        """(H, W, 3) BGR."""
+        scene = self._result.scene
+        return cv2.cvtColor(draw.overlay(scene.frame.color, scene), cv2.COLOR_RGB2BGR)
+
+    @property
+    def overlay(self) -> Image:
+        return encode_image(self._picture, "bgr8", self._image_header)
+
+    @property
+    def overlay_compressed(self) -> CompressedImage:
+        _, jpeg = cv2.imencode(".jpg", self._picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        message = CompressedImage(header=self._image_header, format="bgr8; jpeg compressed bgr8")
+        set_array(message, "data", jpeg, "B")
+        return message
+
+
+def _detections() -> Any:
+    """The vision_msgs module of ours, or None where vision_msgs is not installed."""
+    try:
+        import vision_msgs.msg  # noqa: F401
+    except ImportError:
+        return None
+    from seg_perception.ros import detections
+
+    return detections
