@@ -31,6 +31,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,8 +113,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> str:
-    """`value` as JSON text; arrays become lists, NaN and infinities null."""
-    return json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    """`value` as JSON text; arrays become lists on one line, NaN and infinities null, numbers keep seven digits."""
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
 
 
 def _object_of(obj: Object3D, class_id: int, name: str, score: float, box_2d: np.ndarray) -> dict[str, Any]:
@@ -192,19 +195,13 @@ def _xyz(vector: Any) -> list[float]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in JSON's own types; NaN and infinities become None, float32 keeps the digits it has."""
+    """`value` in JSON's own types; NaN and infinities become None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic) and value.dtype == np.float32:
-        return _plain(float(str(value)))
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, str):
-        return value
-    if isinstance(value, np.ndarray):
+    if isinstance(value, list | tuple | np.ndarray | array):
         return [_plain(item) for item in value]
-    if isinstance(value, Sequence) or hasattr(value, "typecode"):  # array.array, as in messages
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value

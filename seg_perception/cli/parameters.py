@@ -52,6 +52,7 @@ def execute(options: argparse.Namespace) -> int:
         print(yaml.safe_dump(to_mapping(config), sort_keys=False), end="")
     elif options.ros:
         flat = {o.name: list(o.value) if isinstance(o.value, tuple) else o.value for o in describe(config)}
+        flat = {name: value for name, value in flat.items() if value != []}  # which ROS would take for "not set"
         print(yaml.safe_dump({"/**": {"ros__parameters": flat}}, sort_keys=False), end="")
     elif options.json:
         write_result([_record(o) for o in describe(config)], options.json)
