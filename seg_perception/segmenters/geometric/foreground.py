@@ -20,12 +20,12 @@ CELL = 0.01  # m, raster of the outlines
 @dataclass(frozen=True, slots=True, eq=False)
 class Foreground:
     """`mask` (H, W) uint8: 1 = on a support; `height` (H, W) float32 m over that support; `support` (H, W) int8 its
-    index, -1 = none; `ceiling` (H, W) bool: over a support but higher than objects rise."""
+    index, -1 = none; `beyond` (H, W) bool: measured, but over no support or higher than objects rise."""
 
     mask: NDArray[np.uint8]
     height: NDArray[np.float32]
     support: NDArray[np.int8]
-    ceiling: NDArray[np.bool_]
+    beyond: NDArray[np.bool_]
 
 
 def find_foreground(
@@ -65,7 +65,7 @@ def _raster(surface: Surface, margin: float) -> tuple[NDArray[np.uint8], NDArray
 
 @njit(cache=True, nogil=True)
 def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_height, cell):  # type: ignore[no-untyped-def]
-    """0 = nothing, 1 = perhaps an object, 2 = surely, 3 = too high for one."""
+    """0 = nothing, 1 = perhaps an object, 2 = surely, 3 = over no support, or too high for one."""
     rows, columns = w.shape
     grade = np.zeros((rows, columns), np.uint8)
     heights = np.zeros((rows, columns), np.float32)
@@ -77,6 +77,7 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
                 continue
             x, y = np.float64(rays[v, u, 0]), np.float64(rays[v, u, 1])
             z = 1.0 / value
+            grade[v, u] = 3
             best = 1e9
             for k in range(len(curves)):
                 c, p, f = curves[k], planes[k], frames[k]

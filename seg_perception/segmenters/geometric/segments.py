@@ -27,6 +27,13 @@ class Segments:
     patches: Statistics
     patch_contacts: Contacts
 
+    @classmethod
+    def of(cls, of_patch: NDArray[np.int32], patches: Statistics, contacts: Contacts) -> Segments:
+        """Segments 1, 2 ... from any numbers other than 0 in `of_patch`."""
+        names, numbers = np.unique(of_patch, return_inverse=True)
+        numbers = numbers.reshape(-1) + (0 if len(names) and names[0] == 0 else 1)
+        return cls(numbers.astype(np.int32), patches, contacts)
+
     @property
     def count(self) -> int:
         return int(self.of_patch.max(initial=0))
@@ -53,24 +60,21 @@ class Segments:
         for a, b in pairs:
             a, b = root[a], root[b]
             root[root == b] = a
-        return self._renumbered(root[self.of_patch])
+        return self.of(root[self.of_patch], self.patches, self.patch_contacts)
 
     def without(self, dropped: NDArray[np.bool_]) -> Segments:
         """The segments but those `dropped` (count + 1,)."""
-        return self._renumbered(np.where(dropped[self.of_patch], 0, self.of_patch))
-
-    def _renumbered(self, of_patch: NDArray) -> Segments:
-        names, numbers = np.unique(of_patch, return_inverse=True)
-        numbers = numbers.reshape(-1) + (0 if len(names) and names[0] == 0 else 1)
-        return Segments(numbers.astype(np.int32), self.patches, self.patch_contacts)
+        return self.of(np.where(dropped[self.of_patch], 0, self.of_patch), self.patches, self.patch_contacts)
 
 
-def join_tiny(segments: Segments, least: float) -> Segments:
-    """Slivers of fewer than `least` px join the neighbour that they share most border with."""
-    small = segments.statistics.pixels < least
-    length = segments.contacts.length
-    neighbour = np.where(small[None], length * 0.999, length).argmax(axis=1)
-    return segments.joined((int(neighbour[i]), i) for i in np.flatnonzero(small) if i and length[i].any())
+def join_tiny(segments: Segments, least: float, low: float, thin: float, rim_share: float = 0.2) -> Segments:
+    """Slivers of less than `least` m^2, and low ones (under `low` m) of less than `thin` m^2, join the neighbour that
+    they share most of their rim with."""
+    known, length = segments.statistics, segments.contacts.length
+    tiny = (known.area < least) | ((known.area < thin) & (known.height(0.9) < low))
+    tiny &= length.max(axis=1) >= rim_share * known.rim
+    neighbour = np.where(tiny[None], length * 0.999, length).argmax(axis=1)
+    return segments.joined((int(neighbour[i]), i) for i in np.flatnonzero(tiny) if i)
 
 
 def absorb_small(segments: Segments, rim_share: float = 0.5, size_share: float = 0.3) -> Segments:
@@ -94,11 +98,6 @@ def join_hollow(segments: Segments, bulge: float = np.radians(-5.0), level: floa
         if inside and fitting.any():
             pairs.append((int(np.where(fitting, contacts.length[inside], 0).argmax()), int(inside)))
     return segments.joined(pairs)
-
-
-def drop_low(segments: Segments, least: float) -> Segments:
-    """Segments that rise less than `least` m are the support's noise."""
-    return segments.without(segments.statistics.height(0.9) < least)
 
 
 def join_behind(segments: Segments, labels: NDArray[np.int32], w: NDArray[np.float32], noise: float) -> Segments:

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from seg_perception.segmenters.geometric.foreground import Foreground
 from seg_perception.segmenters.geometric.merging import signed_bend
 
 BIN = 0.002  # m, of the height histograms
@@ -20,7 +21,9 @@ class Statistics:
     """Sums over the pixels of n regions; row 0 is the background's.
 
     `pixels`, `area` m^2 facing the camera, `rim` px links to other regions or none, `open_rim` links to none,
-    `border` px at the image's border, `ceiling` links to what is too high, `heights` (n, bins), `moments` (n, 10) of
+    `border` px at the image's border, `cut` links without a step to what is
+    no foreground but no support either, `centres` (n, 2) mean row and column,
+    `heights` (n, bins), `moments` (n, 10) of
     1, x, y, w, xx, xy, yy, xw, yw, ww in ray coordinates, `bends` (n, 4): rad and count along rows, along columns.
     """
 
@@ -29,7 +32,7 @@ class Statistics:
     rim: NDArray[np.float64]
     open_rim: NDArray[np.float64]
     border: NDArray[np.float64]
-    ceiling: NDArray[np.float64]
+    cut: NDArray[np.float64]
     centres: NDArray[np.float64]
     heights: NDArray[np.float64]
     moments: NDArray[np.float64]
@@ -75,20 +78,24 @@ def measure(
     count: int,
     w: NDArray[np.float32],
     rays: NDArray[np.float32],
+    planes: NDArray[np.float32],
     normals: NDArray[np.float32],
-    height: NDArray[np.float32],
-    ceiling: NDArray[np.bool_],
+    found: Foreground,
+    step: float,
     max_height: float,
     focal: float,
 ) -> Statistics:
     """The statistics of the regions 1..`count` in `labels` (H, W)."""
     bins = int(max_height / BIN) + 2
-    counts, heights, moments, bends = _measure(labels, count, w, rays, normals, height, ceiling, bins, BIN, focal)
-    return Statistics(*counts[:, :6].T, counts[:, 6:] / np.maximum(counts[:, :1], 1), heights, moments, bends)
+    counts, heights, moments, bends = _measure(
+        labels, count, w, rays, planes, normals, found.height, found.beyond, step, bins, BIN, focal
+    )
+    centres = counts[:, 6:] / np.maximum(counts[:, :1], 1)
+    return Statistics(*counts[:, :6].T, centres, heights, moments, bends)
 
 
 @njit(cache=True, nogil=True)
-def _measure(labels, count, w, rays, normals, height, ceiling, bins, bin_size, focal):  # type: ignore[no-untyped-def]
+def _measure(labels, count, w, rays, planes, normals, height, beyond, step, bins, bin_size, focal):  # type: ignore[no-untyped-def]
     rows, columns = labels.shape
     counts = np.zeros((count + 1, 8))
     heights = np.zeros((count + 1, bins))
@@ -115,7 +122,7 @@ def _measure(labels, count, w, rays, normals, height, ceiling, bins, bin_size, f
                     counts[k, 2] += 1
                     if other == 0:
                         counts[k, 3] += 1
-                    if ceiling[q, p]:
+                    if beyond[q, p] and abs(planes[v, u, 0] + planes[v, u, 1] * du + planes[v, u, 2] * dv - w[q, p]) < step:
                         counts[k, 5] += 1
             heights[k, min(bins - 1, max(0, int(height[v, u] / bin_size)))] += 1
             x, y = np.float64(rays[v, u, 0]), np.float64(rays[v, u, 1])
