@@ -22,7 +22,6 @@ from visualization_msgs.msg import Marker
 
 from seg_perception.geometry import matrix_from_quaternion, transform
 from seg_perception.masks import Masks
-from seg_perception.ros.detections import detections_2d, detections_3d, label_info, vision_msgs_missing
 from seg_perception.ros.markers import Markers
 from seg_perception.ros.messages import (
     class_image,
@@ -308,7 +307,7 @@ def test_every_field_has_the_type_that_strict_distributions_check(monkeypatch: p
     scene = make_scene()
     msg = objects_message(scene, HEADER, "cam", T_BASE_CAMERA, CameraInfo(), include_points=True, ages=np.arange(5))
     Markers().update(msg)
-    grasp_poses(msg)
+    grasp_poses(msg, scene)
     scene_cloud_message(scene.frame, label_image(scene), HEADER, T_BASE_CAMERA)
     assert len(serialize_message(msg)) > 1000
 
@@ -436,11 +435,14 @@ def test_pose_and_transform_messages() -> None:
     assert transform_message(np.eye(4)).rotation.w == 1.0
 
 
-def test_grasp_poses_are_the_best_of_each_object_nearest_first() -> None:
-    msg = make_message()
-    poses = grasp_poses(msg)
+def test_grasp_poses_are_the_best_of_each_object_in_pick_order() -> None:
+    scene, msg = make_scene(), make_message()
+    poses = grasp_poses(msg, scene)
     assert poses.header == HEADER
     assert poses.poses == [msg.objects[1].grasps[0].pose, msg.objects[0].grasps[0].pose]  # row 1 is nearer
+    taller = replace(scene.objects[0], height_above_support=0.25)
+    poses = grasp_poses(msg, replace(scene, objects=(taller, *scene.objects[1:])))
+    assert poses.poses == [msg.objects[0].grasps[0].pose, msg.objects[1].grasps[0].pose]
 
 
 # -- markers ---------------------------------------------------------------------------------------------------------
@@ -493,13 +495,19 @@ def test_markers_of_a_cup_and_colors_by_class() -> None:
 
 # -- vision_msgs -----------------------------------------------------------------------------------------------------
 
-needs_vision_msgs = pytest.mark.skipif(bool(vision_msgs_missing()), reason=vision_msgs_missing() or "there")
+
+@pytest.fixture
+def detections() -> Any:
+    pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    from seg_perception.ros import detections
+
+    return detections
 
 
-@needs_vision_msgs
-def test_detections_3d() -> None:
+def test_detections(detections: Any) -> None:
     msg = make_message()
-    array = over_the_wire(detections_3d(msg))
+    array = over_the_wire(detections.detections(msg))
+    assert type(array) is detections.TOPICS["detections"]
     assert array.header == HEADER
     assert [d.id for d in array.detections] == ["7", "4000000000"]  # those with 3D
     detection, source = array.detections[0], msg.objects[0]
@@ -512,17 +520,17 @@ def test_detections_3d() -> None:
     covariance = result.pose.covariance.reshape(6, 6)
     assert_allclose(covariance[:3, :3].reshape(-1), source.centroid_covariance)
     assert_array_equal(np.diag(covariance)[3:], [1e6] * 3)
-    assert [d.results[0].hypothesis.class_id for d in detections_3d(msg, "index").detections] == ["2", "-1"]
+    assert [d.results[0].hypothesis.class_id for d in detections.detections(msg, "index").detections] == ["2", "-1"]
 
 
-@needs_vision_msgs
-def test_detections_2d_and_label_info() -> None:
+def test_detections_2d_and_label_info(detections: Any) -> None:
     msg = make_message()
-    array = over_the_wire(detections_2d(msg))
+    array = over_the_wire(detections.detections_2d(msg))
+    assert type(array) is detections.TOPICS["detections_2d"]
     assert (array.header.stamp, array.header.frame_id) == (STAMP, "cam")
     assert [d.id for d in array.detections] == ["7", "4000000000", "10", "9", "11"]
     bbox = array.detections[1].bbox
     assert (bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y) == (45.0, 35.0, 30.0, 30.0)
-    info = over_the_wire(label_info(["box", "bowl", "cup"], HEADER, 0.25))
+    info = over_the_wire(detections.label_info(["box", "bowl", "cup"], HEADER, 0.25))
     assert {c.class_id: c.class_name for c in info.class_map} == {1: "box", 2: "bowl", 3: "cup", 65535: "object"}
     assert info.threshold == 0.25

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
+from seg_perception.grasping.planning import pick_order
 from seg_perception.masks import MAX_LABEL, Masks
 from seg_perception.msg import Grasp as GraspMsg
 from seg_perception.msg import InstanceMask, SegmentedObject, SegmentedObjectArray
@@ -238,19 +239,14 @@ def class_image(scene: Scene, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
     of_label = np.zeros(len(scene) + 1, np.uint16)
     class_ids = scene.instances.class_ids[label_order(scene)]
     of_label[1:] = np.where(class_ids < 0, UNKNOWN_CLASS, class_ids + 1)
-    return of_label[labels]
+    return np.take(of_label, labels)
 
 
-def grasp_poses(msg: SegmentedObjectArray) -> PoseArray:
-    """The best grasp of each object that has one, in pick order (nearest to the camera first, as the planner goes)."""
-    camera = msg.image_to_header.translation
-    poses = PoseArray(header=msg.header)
-    graspable = [obj for obj in msg.objects if obj.grasps]
-    graspable.sort(
-        key=lambda o: (o.centroid.x - camera.x) ** 2 + (o.centroid.y - camera.y) ** 2 + (o.centroid.z - camera.z) ** 2
-    )
-    poses.poses = [obj.grasps[0].pose for obj in graspable]
-    return poses
+def grasp_poses(msg: SegmentedObjectArray, scene: Scene) -> PoseArray:
+    """The best grasp of each object that has one, in pick order; `msg` is the message of this scene."""
+    index_of = {row: index for index, row in enumerate(label_order(scene))}
+    objects = (msg.objects[index_of[row]] for row in pick_order(scene))
+    return PoseArray(header=msg.header, poses=[obj.grasps[0].pose for obj in objects if obj.grasps])
 
 
 def pose_from_matrix(T: NDArray) -> Pose:
