@@ -83,7 +83,7 @@ class Yolo:
 
     def warm_up(self) -> None:
         """Runs the network once and compiles the decoder."""
-        self.segment(Frame(np.zeros((480, 640, 3), np.uint8)))
+        self.segment(Frame(np.zeros((480, 640, 3), np.uint8), ignore=np.zeros((480, 640), np.bool_)))
 
     def segment(self, frame: Frame) -> Instances:
         config, head = self._config, self._head
