@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -491,6 +492,26 @@ def test_markers_of_a_cup_and_colors_by_class() -> None:
     gripper = next(m for m in Markers().update(msg).markers if m.ns == "grippers" and m.id == 7)
     radii = np.hypot(*np.array([xyz(p) for p in gripper.points])[:, :2].T)
     assert 0.005 < radii.max() < 0.03  # a ring around the contact
+
+
+# -- the documentation's consumer -----------------------------------------------------------------------------------
+
+
+def test_the_consumer_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "messages.md").read_text()
+    consumer: dict[str, Any] = {"__name__": "consumer"}
+    exec(page.split("```python\n")[1].split("```")[0], consumer)
+    scene, msg = make_scene(), make_message(include_points=True)
+    dense = [consumer["decode_mask"](obj.mask) for obj in msg.objects]
+    assert_array_equal(dense, scene.instances.masks.dense()[ORDER])
+    points = consumer["object_points"](msg.points, msg.objects[1])
+    assert_allclose(points, base(scene.objects[1].points), atol=1e-6)
+    msg.objects[1].grasps[0].score = 0.95
+    assert consumer["best_grasp"](msg).object_id == msg.objects[1].id
+    msg.objects[1].in_workspace = False
+    assert consumer["best_grasp"](msg).object_id == 7
+    msg.objects = []
+    assert consumer["best_grasp"](msg) is None
 
 
 # -- vision_msgs -----------------------------------------------------------------------------------------------------
