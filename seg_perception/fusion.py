@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception import points as kernels
-from seg_perception.geometry import geometric_median, oriented_box, ray_table, transform
+from seg_perception.geometry import oriented_box, ray_table, transform
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
 from seg_perception.support import support_under
 
+SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
 SAMPLE = 512  # points that decide which support carries an object
 NO_MASK = np.empty((0, 0), np.bool_)
 
@@ -31,19 +32,20 @@ class FusionConfig:
     max_depth: float = option(2.0, "farthest depth used", unit="m", ge=0, live=True)
     min_points: int = option(30, "fewer points than this after cleaning are no 3D", ge=1, live=True)
     min_valid_ratio: float = option(0.3, "an object with depth on less of its mask is PARTIAL", ge=0, le=1, live=True)
-    step: float = option(0.012, "neighbours farther apart in depth belong to two surfaces", unit="m", ge=0, live=True)
-    step_ratio: float = option(0.015, "the same as a share of the depth; the larger of both counts", ge=0, live=True)
+    grazing: float = option(
+        78.0, "neighbours on a surface steeper to the line of sight belong to two", unit="deg", ge=0, le=89, live=True
+    )
     min_agreeing: int = option(3, "a pixel flies when fewer of its 8 neighbours have its depth", ge=0, le=8, live=True)
     part_gap: float = option(0.05, "farther in depth from the largest cluster is no part", unit="m", ge=0, live=True)
     part_share: float = option(0.05, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True)
     erosion: int = option(1, "points this near a depth step are left out of the cloud", unit="px", ge=0, le=5, live=True)
-    support_band: float = option(
-        0.002, "mask pixels this near the support are support, beside 3 times the noise", unit="m", ge=0, live=True
+    support_margin: float = option(
+        0.001, "mask pixels this near the support, beside 3 times its noise, are support", unit="m", ge=0, live=True
     )
     noise: float = option(0.0015, "depth noise at 1 m, grows with the square of depth", unit="m", ge=0, live=True)
     outliers: float = option(0.002, "share of points outside each side of the box", ge=0, le=0.2, live=True)
     complete_gap: float = option(
-        0.005,
+        0.002,
         "the box is extended down to the support when what is seen ends less than this above it; 0 = never, "
         "1 = always, e.g. for a camera that looks straight down and sees no sides",
         unit="m",
@@ -72,7 +74,10 @@ def fuse(
     if frame.no_3d is not None or frame.depth is None or frame.intrinsics is None:
         status, text = frame.no_3d or (Status.NO_DEPTH_IMAGE, "")
         return [Object3D(status, text, touches_border=bool(b)) for b in _touching_border(instances)]
-    fusion = _Fusion(frame, frame.depth, ray_table(frame.intrinsics), config or FusionConfig())
+    config = config or FusionConfig()
+    focal = min(frame.intrinsics.fx, frame.intrinsics.fy)
+    steps = np.array([np.tan(np.radians(config.grazing)) / focal, 4 * config.noise], np.float32)
+    fusion = _Fusion(frame, frame.depth, ray_table(frame.intrinsics), config, steps)
     surfaces = tuple(instances.supports if supports is None else supports)
     known = [instances.supports[i] if i >= 0 else None for i in instances.support_ids]
     return [
@@ -89,6 +94,7 @@ class _Fusion:
     depth: NDArray[np.float32]
     rays: NDArray[np.float32]
     config: FusionConfig
+    steps: NDArray[np.float32]
 
     def lift(
         self, spans: NDArray[np.int32], roi: NDArray[np.int64], known: Plane | None, surfaces: Sequence[Plane]
@@ -97,16 +103,18 @@ class _Fusion:
         c, depth = self.config, self.depth
         ignore = NO_MASK if self.frame.ignore is None else self.frame.ignore
         z, kind, counts = kernels.depth_under_mask(depth, spans, roi, ignore, c.min_depth, c.max_depth)
-        keep = kernels.agreement(z, c.step, c.step_ratio) >= c.min_agreeing
+        keep = kernels.agreement(z, self.steps) >= c.min_agreeing
         keep &= kind == kernels.USABLE
         support = known or _support_of(z, keep, self.rays, roi, surfaces)
+        limit = 0.0
         if support is not None:
-            keep = kernels.above_support(z, keep, self.rays, roi, support.coefficients, c.support_band, c.noise)
-        labels, n = kernels.clusters(z, keep, c.step, c.step_ratio)
+            limit = self._support_limit(kind, roi, support)
+            keep = kernels.above_support(z, keep, self.rays, roi, support.coefficients, limit)
+        labels, n = kernels.clusters(z, keep, self.steps)
         if n:
-            keep = kernels.object_pixels(z, kind, labels, n, depth, roi, c.step, c.step_ratio, c.part_gap, c.part_share)
-        known_rim, nearer, cut = kernels.outline(kind, depth, roi, c.step, c.step_ratio)
-        solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, c.step, c.step_ratio) if c.erosion else keep
+            keep = kernels.object_pixels(z, kind, labels, n, depth, roi, self.steps, c.part_gap, c.part_share)
+        known_rim, nearer, cut = kernels.outline(kind, depth, roi, self.steps)
+        solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, self.steps) if c.erosion else keep
         points, colors, inner = kernels.points_of(keep, solid, z, self.frame.color, self.rays, roi)
         status, text = _status(counts, len(points), cut > 0, c)
         seen = {
@@ -116,10 +124,10 @@ class _Fusion:
         }
         if not status.has_3d:
             return Object3D(status, text, **seen)
-        box, completed, top = self._box(points, support)
+        box, completed, top = self._box(points, support, limit)
         if inner.mean() < 0.35:  # thin: nothing is away from its edges
             inner = np.ones(len(points), np.bool_)
-        centroid = geometric_median(points)
+        centroid = points.mean(axis=0, dtype=np.float64)
         return Object3D(
             status,
             text,
@@ -134,7 +142,17 @@ class _Fusion:
             **seen,
         )
 
-    def _box(self, points: NDArray[np.float32], support: Plane | None) -> tuple[OrientedBox, bool, float]:
+    def _support_limit(self, kind: NDArray, roi: NDArray, support: Plane) -> float:
+        """Height m up to which pixels count as support, from how the support looks around the mask."""
+        c, plane = self.config, support.coefficients
+        middle, deviation = kernels.support_beside(kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
+        if not np.isfinite(middle):
+            seen = self.depth[roi[1] : roi[1] + roi[3], roi[0] : roi[0] + roi[2]]
+            z = float(np.median(seen[seen > 0])) if (seen > 0).any() else 1.0
+            middle, deviation = 0.0, c.noise * min(z, c.max_depth) ** 2
+        return float(middle + 3 * deviation + c.support_margin)
+
+    def _box(self, points: NDArray, support: Plane | None, limit: float) -> tuple[OrientedBox, bool, float]:
         """The box, whether it was extended to the support, and the height of its top above the support."""
         c, gravity = self.config, self.frame.gravity
         up = support.normal if support is not None else -gravity if gravity is not None else None
@@ -143,8 +161,7 @@ class _Fusion:
             return box, False, float("nan")
         middle, half = float(support.heights(box.T_camera_box[:3, 3])), box.size[2] / 2
         bottom, top = middle - half, middle + half
-        band = c.support_band + 3 * c.noise * float(box.T_camera_box[2, 3]) ** 2  # what `above_support` cut off
-        if not c.complete_gap or top <= 0 or bottom > c.complete_gap + band:
+        if not c.complete_gap or top <= 0 or bottom > limit + c.complete_gap:  # the limit is what was cut off
             return box, False, top
         T = transform(box.T_camera_box[:3, :3], box.T_camera_box[:3, 3] - bottom / 2 * support.normal)
         return OrientedBox(T, np.array([box.size[0], box.size[1], top])), True, top

@@ -46,8 +46,14 @@ def depth_under_mask(depth, spans, roi, ignore, near, far):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def agreement(z, step, step_ratio):  # type: ignore[no-untyped-def]
-    """How many of each pixel's 8 neighbours have its depth to within max(step, step_ratio * z), uint8 grid.
+def _step(z, steps):  # type: ignore[no-untyped-def]
+    """Neighbouring pixels at `z` m that differ by more are on two surfaces: steps (2,) are m per m and m per m^2."""
+    return z * (steps[0] + z * steps[1])
+
+
+@njit(cache=True, nogil=True)
+def agreement(z, steps):  # type: ignore[no-untyped-def]
+    """How many of each pixel's 8 neighbours have its depth to within a step, uint8 grid.
 
     A pixel that flies between two surfaces agrees with few; the corner of a surface still agrees with 3.
     """
@@ -56,7 +62,7 @@ def agreement(z, step, step_ratio):  # type: ignore[no-untyped-def]
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
             here = z[y, x]
-            t = max(np.float32(step), np.float32(step_ratio) * here)
+            t = _step(here, steps)
             n = np.uint8(abs(z[y - 1, x - 1] - here) <= t) + np.uint8(abs(z[y - 1, x] - here) <= t)
             n += np.uint8(abs(z[y - 1, x + 1] - here) <= t) + np.uint8(abs(z[y, x - 1] - here) <= t)
             n += np.uint8(abs(z[y, x + 1] - here) <= t) + np.uint8(abs(z[y + 1, x - 1] - here) <= t)
@@ -66,10 +72,10 @@ def agreement(z, step, step_ratio):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def above_support(z, keep, rays, roi, plane, band, noise):  # type: ignore[no-untyped-def]
-    """`keep` without the pixels on the support: those less than band + 3 * noise * z^2 above it.
+def above_support(z, keep, rays, roi, plane, limit):  # type: ignore[no-untyped-def]
+    """`keep` without the pixels on the support: those less than `limit` m above it.
 
-    An object so flat that hardly anything of it rises above twice that height is left whole.
+    An object so flat that hardly anything of it rises above twice the limit is left whole.
     """
     rows, columns = z.shape
     out = keep.copy()
@@ -79,16 +85,49 @@ def above_support(z, keep, rays, roi, plane, band, noise):  # type: ignore[no-un
         for x in range(1, columns - 1):
             if not keep[y, x]:
                 continue
-            d = z[y, x]
-            ray = rays[roi[1] + y - 1, roi[0] + x - 1]
-            height = (plane[0] * ray[0] + plane[1] * ray[1] + plane[2]) * d + plane[3]
-            limit = band + 3.0 * noise * d * d
+            height = _height(z[y, x], rays, roi[1] + y - 1, roi[0] + x - 1, plane)
             total += 1
             if height < limit:
                 out[y, x] = False
             elif height > 2.0 * limit:
                 high += 1
     return out if high > 0.15 * total else keep
+
+
+@njit(cache=True, nogil=True)
+def _height(z, rays, v, u, plane):  # type: ignore[no-untyped-def]
+    return (plane[0] * rays[v, u, 0] + plane[1] * rays[v, u, 1] + plane[2]) * z + plane[3]
+
+
+@njit(cache=True, nogil=True)
+def support_beside(kind, depth, rays, roi, plane, reach):  # type: ignore[no-untyped-def]
+    """Median and robust standard deviation m of the heights over `plane` of what lies around the mask and less than
+    `reach` m from it; NaN with fewer than 20 such pixels. Depth cameras bend planes: this is the plane as seen here."""
+    rows, columns = kind.shape
+    heights = np.empty(8 * (rows + columns))
+    n = 0
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if kind[y, x] == FOREIGN:
+                continue
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                if kind[y + dy, x + dx] != FOREIGN:
+                    continue
+                for k in (3, 5):
+                    v, u = roi[1] + y - 1 + k * dy, roi[0] + x - 1 + k * dx
+                    gy, gx = y + k * dy, x + k * dx
+                    if v < 0 or u < 0 or v >= depth.shape[0] or u >= depth.shape[1] or n == len(heights):
+                        continue
+                    if 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN:
+                        continue
+                    height = _height(depth[v, u], rays, v, u, plane)
+                    if abs(height) < reach:
+                        heights[n] = height
+                        n += 1
+    if n < 20:
+        return np.nan, np.nan
+    middle = np.median(heights[:n])
+    return middle, 1.4826 * np.median(np.abs(heights[:n] - middle))
 
 
 @njit(cache=True, nogil=True)
@@ -100,7 +139,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def clusters(z, keep, step, step_ratio):  # type: ignore[no-untyped-def]
+def clusters(z, keep, steps):  # type: ignore[no-untyped-def]
     """Pixels joined by continuous depth: int32 grid of numbers 1..n, and n. Small holes are bridged."""
     rows, columns = z.shape
     labels = np.zeros((rows, columns), np.int32)
@@ -111,7 +150,7 @@ def clusters(z, keep, step, step_ratio):  # type: ignore[no-untyped-def]
             if not keep[y, x]:
                 continue
             here = z[y, x]
-            t = max(np.float32(step), np.float32(step_ratio) * here)
+            t = _step(here, steps)
             label = 0
             for k in range(1, min(x, BRIDGE + 1)):
                 if keep[y, x - k]:
@@ -149,7 +188,7 @@ def clusters(z, keep, step, step_ratio):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def object_pixels(z, kind, labels, n, depth, roi, step, step_ratio, gap, share):  # type: ignore[no-untyped-def]
+def object_pixels(z, kind, labels, n, depth, roi, steps, gap, share):  # type: ignore[no-untyped-def]
     """The pixels of the object: the largest cluster, and others that plausibly are parts of it; bool grid.
 
     Another cluster is a part when it has at least `share` of the largest one's pixels, lies within `gap` m of its range
@@ -176,7 +215,7 @@ def object_pixels(z, kind, labels, n, depth, roi, step, step_ratio, gap, share):
                 v, u = roi[1] + y - 1 + dy, roi[0] + x - 1 + dx
                 if 0 <= v < depth.shape[0] and 0 <= u < depth.shape[1]:
                     rim[i] += 1
-                    open_rim[i] += abs(depth[v, u] - here) <= max(step, step_ratio * here)
+                    open_rim[i] += abs(depth[v, u] - here) <= _step(here, steps)
     main = 1
     for i in range(2, n + 1):
         if area[i] > area[main]:
@@ -194,7 +233,7 @@ def object_pixels(z, kind, labels, n, depth, roi, step, step_ratio, gap, share):
 
 
 @njit(cache=True, nogil=True)
-def away_from_steps(keep, kind, depth, roi, margin, step, step_ratio):  # type: ignore[no-untyped-def]
+def away_from_steps(keep, kind, depth, roi, margin, steps):  # type: ignore[no-untyped-def]
     """`keep` less the pixels within `margin` px of a depth step or of an outline without depth beside it, bool grid."""
     rows, columns = keep.shape
     out = keep.copy()
@@ -203,7 +242,7 @@ def away_from_steps(keep, kind, depth, roi, margin, step, step_ratio):  # type: 
             if not keep[y, x]:
                 continue
             here = depth[roi[1] + y - 1, roi[0] + x - 1]
-            t = max(step, step_ratio * here)
+            t = _step(here, steps)
             for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
                 for k in range(1, margin + 1):
                     v, u = roi[1] + y - 1 + k * dy, roi[0] + x - 1 + k * dx
@@ -251,7 +290,7 @@ def points_of(keep, solid, z, color, rays, roi):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def outline(kind, depth, roi, step, step_ratio):  # type: ignore[no-untyped-def]
+def outline(kind, depth, roi, steps):  # type: ignore[no-untyped-def]
     """Counts along the mask's outline: pixel pairs with depth on both sides, those of them with the nearer surface
     outside, and pairs at the image's border."""
     rows, columns = kind.shape
@@ -273,7 +312,7 @@ def outline(kind, depth, roi, step, step_ratio):  # type: ignore[no-untyped-def]
                 there = _first_depth(depth, v + dy, u + dx, dy, dx)
                 if here > 0 and there > 0:
                     known += 1
-                    nearer += there < here - max(step, step_ratio * here)
+                    nearer += there < here - _step(here, steps)
     return known, nearer, cut
 
 
