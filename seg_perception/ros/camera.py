@@ -14,7 +14,7 @@ from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -26,6 +26,7 @@ from seg_perception.scene import Frame, Intrinsics
 
 DISTORTION_NAMES = {0: "plumb_bob", 4: "equidistant", 5: "plumb_bob", 8: "rational_polynomial"}
 ANSWER_TIMEOUT = 5.0  # s, after which a shot that nobody answered is sent again in lock step
+SHOT_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # names also reach who comes late
 MAX_TRIES = 4  # of one shot in lock step, then it is given up
 
 
@@ -62,7 +63,7 @@ class Camera(Node):
         self._color_info = self.create_publisher(CameraInfo, "color/camera_info", qos)
         self._depth = self.create_publisher(Image, "depth/image_rect", qos)
         self._depth_info = self.create_publisher(CameraInfo, "depth/camera_info", qos)
-        self._name = self.create_publisher(Header, "shot", QoSProfile(depth=100))
+        self._name = self.create_publisher(Header, "shot", SHOT_QOS)
         self._truth = self.create_publisher(Image, "ground_truth/label_image", qos)
         self._tf = _transform_broadcaster(self)
 

@@ -20,6 +20,7 @@ from std_msgs.msg import Header
 
 from seg_perception.msg import SegmentedObjectArray
 from seg_perception.report import message_record, write_report
+from seg_perception.ros.camera import SHOT_QOS
 from seg_perception.ros.conversions import stamp_ns
 from seg_perception.ros.messages import masks_from_message
 from seg_perception.scene import Status
@@ -67,13 +68,13 @@ class Viewer(Node):
         self._records: deque[dict[str, Any]] = deque(maxlen=KEPT_RECORDS)
         self._open: OrderedDict[int, Arrival] = OrderedDict()
         self._closed: deque[int] = deque(maxlen=4 * KEPT_OPEN)
-        qos = QoSProfile(depth=100)
-        for kind, topic, store in (
-            (SegmentedObjectArray, "/seg_perception/objects", self._on_result),
-            (Image, "/seg_perception/overlay", self._on_overlay),
-            (Image, "ground_truth/label_image", self._on_truth),
-            (Header, "shot", self._on_shot),
-            (DiagnosticArray, "/diagnostics", self._on_diagnostics),
+        deep = QoSProfile(depth=100)
+        for kind, topic, store, qos in (
+            (SegmentedObjectArray, "/seg_perception/objects", self._on_result, deep),
+            (Image, "/seg_perception/overlay", self._on_overlay, deep),
+            (Image, "ground_truth/label_image", self._on_truth, deep),
+            (Header, "shot", self._on_shot, SHOT_QOS),
+            (DiagnosticArray, "/diagnostics", self._on_diagnostics, deep),
         ):
             self.create_subscription(kind, topic, store, qos)
 
