@@ -24,7 +24,7 @@ MIN_CELLS = 12  # cells of the 80-wide grid that make a plane
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
-NOISE_RANGE = (3e-4, 4e-3)  # 1/m
+NOISE_RANGE = (1e-3, 4e-3)  # 1/m
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,7 @@ def _patches(cells: Cells, owner: NDArray[np.int16], noise: float) -> list[Surfa
         pieces = [k for k in range(1, count) if (labels == k).sum() >= MIN_CELLS]
         for group in _near_each_other(pieces, labels, cells):
             chosen = np.isin(labels, group)
-            rows, columns = np.nonzero(chosen)
-            at_border = bool(
-                (rows.min() == 0) | (columns.min() == 0) | (rows.max() == owner.shape[0] - 1)
-                | (columns.max() == owner.shape[1] - 1)
-            )
-            found.append(Surface.from_cells(cells.planes[chosen], noise, at_border))
+            found.append(Surface.from_cells(cells.planes[chosen], noise, cells.side))
     return found
 
 

@@ -38,7 +38,7 @@ class TabletopConfig:
     min_area: float = option(3e-4, "smallest object, as the camera sees it", unit="m^2", ge=0, live=True)
     thin_height: float = option(0.006, "lowest thin object, e.g. a book", unit="m", ge=0.001, live=True)
     thin_area: float = option(15e-4, "smallest thin object", unit="m^2", ge=0, live=True)
-    margin: float = option(0.05, "how far objects reach over a support's edge", unit="m", ge=0, le=0.5, live=True)
+    margin: float = option(0.03, "how far objects reach over a support's edge", unit="m", ge=0, le=0.5, live=True)
     bend: float = option(34.0, "surfaces are cut where they bend by more", unit="deg", ge=5, le=120, live=True)
     concave: float = option(12.0, "pieces meeting at a deeper inner edge are two objects", unit="deg", ge=0, le=90, live=True)
     joined_share: float = option(
@@ -87,8 +87,8 @@ class Tabletop:
         planes, normals = fit_local_planes(w, rays, found.mask, 8 * noise, focal)
         labels, count = split_patches(w, planes, normals, found.mask, step, np.radians(c.bend), focal)
         contacts = find_contacts(labels, count, w, rays, planes, normals, step, focal)
-        merged = merge_convex(contacts, np.radians(c.concave), c.joined_share)
         patches = measure(labels, count, w, rays, planes, normals, found, step, c.support.max_height, focal)
+        merged = merge_convex(contacts, patches.pixels, np.radians(c.concave), c.joined_share)
         segments = Segments.of(merged, patches, contacts)
         segments = join_tiny(segments, c.min_area, c.min_height, c.thin_area)
         segments = absorb_small(segments)

@@ -19,12 +19,14 @@ class Cells:
     """Planes w = w0 + gx (x - x0) + gy (y - y0) over square cells of the image, in ray coordinates x/z, y/z.
 
     `planes` (R, C, 5) is x0, y0, w0, gx, gy; `rms` (R, C) the residual of the fit in 1/m, inf where too little is
-    measured; `size` px is a cell's side.
+    measured; `size` px and `side` in ray coordinates are a
+    cell's.
     """
 
     planes: NDArray[np.float64]
     rms: NDArray[np.float64]
     size: int
+    side: float
 
     def noise(self) -> float:
         """Standard deviation of inverse depth in 1/m, from the flatter half of the cells; NaN without cells."""
@@ -36,7 +38,9 @@ def fit_cells(w: NDArray[np.float32], rays: NDArray[np.float32]) -> Cells:
     """Cells of inverse depth `w` (H, W) 1/m seen along `rays` (H, W, 2)."""
     size = max(4, round(w.shape[1] / GRID_WIDTH))
     planes, rms = _fit(w, rays, size, 1 if size < 12 else 2)
-    return Cells(planes, rms, size)
+    middle = w.shape[0] // 2, w.shape[1] // 2
+    pitch = float(rays[middle[0], middle[1], 0] - rays[middle[0], middle[1] - 1, 0])
+    return Cells(planes, rms, size, size * pitch)
 
 
 @njit(cache=True, nogil=True)

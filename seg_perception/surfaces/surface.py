@@ -33,11 +33,13 @@ class Surface:
     axes: NDArray[np.float64]
     outline: NDArray[np.float64]
     cells: int
-    at_border: bool
 
     @classmethod
-    def from_cells(cls, cells: NDArray[np.float64], noise: float, at_border: bool) -> Surface:
-        """The surface through `cells` (n, 5), rows as in `Cells.planes`. Raises ValueError with fewer than 3 cells."""
+    def from_cells(cls, cells: NDArray[np.float64], noise: float, side: float) -> Surface:
+        """The surface through `cells` (n, 5), rows as in `Cells.planes`; `side` of a cell in ray coordinates.
+
+        Raises ValueError with fewer than 3 cells.
+        """
         if len(cells) < 3:
             raise ValueError(f"surface: expected at least 3 cells, got {len(cells)}")
         rays, w = cells[:, :2], cells[:, 2]
@@ -46,12 +48,13 @@ class Surface:
         distance = 1.0 / np.linalg.norm(flat)
         normal = -distance * np.array([flat[1], flat[2], flat[0]])
         plane = Plane(normal, distance)
-        points = np.column_stack([rays, np.ones(len(rays))])
+        corners = np.concatenate([rays + side / 2 * np.array(sign) for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))])
+        points = np.column_stack([corners, np.ones(len(corners))])
         points = points / (points @ [flat[1], flat[2], flat[0]])[:, None]
         origin = points.mean(axis=0)
         axes = rotation_with_z(plane.normal)[:, :2].T
         outline = cv2.convexHull(((points - origin) @ axes.T).astype(np.float32))[:, 0].astype(np.float64)
-        return cls(plane, curve, origin, axes, outline, len(cells), at_border)
+        return cls(plane, curve, origin, axes, outline, len(cells))
 
     @property
     def area(self) -> float:

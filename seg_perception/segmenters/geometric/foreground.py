@@ -20,11 +20,13 @@ CELL = 0.01  # m, raster of the outlines
 @dataclass(frozen=True, slots=True, eq=False)
 class Foreground:
     """`mask` (H, W) uint8: 1 = on a support; `height` (H, W) float32 m over that support; `support` (H, W) int8 its
-    index, -1 = none; `beyond` (H, W) bool: measured, but over no support or higher than objects rise."""
+    index, -1 = none; `over` (H, W) bool: right over its outline, not just over the margin;
+    `beyond` (H, W) bool: measured, but over no support or higher than objects rise."""
 
     mask: NDArray[np.uint8]
     height: NDArray[np.float32]
     support: NDArray[np.int8]
+    over: NDArray[np.bool_]
     beyond: NDArray[np.bool_]
 
 
@@ -49,9 +51,9 @@ def find_foreground(
         stack[k, : raster.shape[0], : raster.shape[1]] = raster
         frames[k, :2] = s.axes
         frames[k, 2, :2] = s.axes @ s.origin + corner
-    grade, height, support = _grade(w, rays, curves, planes, frames, stack, low, high, min_height, max_height, CELL)
+    grade, height, support, over = _grade(w, rays, curves, planes, frames, stack, low, high, min_height, max_height, CELL)
     mask = _hysteresis(grade)
-    return Foreground(mask, height, support, grade == 3)
+    return Foreground(mask, height, support, over, grade == 3)
 
 
 def _raster(surface: Surface, margin: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -60,7 +62,8 @@ def _raster(surface: Surface, margin: float) -> tuple[NDArray[np.uint8], NDArray
     raster = np.zeros((int(size[1]), int(size[0])), np.uint8)
     cv2.fillConvexPoly(raster, np.round((surface.outline - corner) / CELL).astype(np.int32), 1)
     side = 2 * round(margin / CELL) + 1
-    return cv2.dilate(raster, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))), corner
+    wide = cv2.dilate(raster, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    return wide + raster, corner  # 1 in the margin, 2 inside
 
 
 @njit(cache=True, nogil=True)
@@ -70,6 +73,7 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
     grade = np.zeros((rows, columns), np.uint8)
     heights = np.zeros((rows, columns), np.float32)
     support = np.full((rows, columns), -1, np.int8)
+    inside = np.zeros((rows, columns), np.bool_)
     for v in range(rows):
         for u in range(columns):
             value = np.float64(w[v, u])
@@ -93,6 +97,7 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
                 best = abs(height)
                 support[v, u] = k
                 heights[v, u] = height
+                inside[v, u] = rasters[k, j, i] == 2
                 if height > max_height:
                     grade[v, u] = 3
                 elif over > high and height > min_height:
@@ -101,7 +106,7 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
                     grade[v, u] = 1
                 else:
                     grade[v, u] = 0
-    return grade, heights, support
+    return grade, heights, support, inside
 
 
 @njit(cache=True, nogil=True)

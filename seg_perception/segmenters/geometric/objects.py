@@ -18,6 +18,7 @@ from seg_perception.surfaces.surface import Surface
 
 STRIDE = 3  # px, of the points that sizes are measured with
 CUT = 0.25  # share of the rim where a thing goes on beyond the support: furniture, walls
+OVER = 0.3  # share of an object that is right over its support, not beyond its edge
 AT_BORDER = 0.15  # share of the rim at the image's border that makes a big thing background
 SURE = 6.0  # times the noise of depth, that thin things rise over their support
 ON_TOP = 0.02  # m, how far a foot may be from the top that it stands on
@@ -73,6 +74,7 @@ def choose_objects(
     length = _lengths(segments.of_patch[labels], segments.count, w, rays)
     size = limits.support.max_size
     background = (length > size) | (known.cut > CUT * rim)
+    background |= known.over < OVER * known.pixels
     background |= (known.border > AT_BORDER * rim) & (length > size / 2)
     background[0] = True
     tall = (rise >= limits.min_height) & (known.area >= limits.min_area) & ~background

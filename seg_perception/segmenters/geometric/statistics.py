@@ -22,7 +22,7 @@ class Statistics:
 
     `pixels`, `area` m^2 facing the camera, `rim` px links to other regions or none, `open_rim` links to none,
     `border` px at the image's border, `cut` links without a step to what is
-    no foreground but no support either, `centres` (n, 2) mean row and column,
+    no foreground but no support either, `over` px right over a support, `centres` (n, 2) mean row and column,
     `heights` (n, bins), `moments` (n, 10) of
     1, x, y, w, xx, xy, yy, xw, yw, ww in ray coordinates, `bends` (n, 4): rad and count along rows, along columns.
     """
@@ -33,6 +33,7 @@ class Statistics:
     open_rim: NDArray[np.float64]
     border: NDArray[np.float64]
     cut: NDArray[np.float64]
+    over: NDArray[np.float64]
     centres: NDArray[np.float64]
     heights: NDArray[np.float64]
     moments: NDArray[np.float64]
@@ -88,16 +89,16 @@ def measure(
     """The statistics of the regions 1..`count` in `labels` (H, W)."""
     bins = int(max_height / BIN) + 2
     counts, heights, moments, bends = _measure(
-        labels, count, w, rays, planes, normals, found.height, found.beyond, step, bins, BIN, focal
+        labels, count, w, rays, planes, normals, found.height, found.over, found.beyond, step, bins, BIN, focal
     )
-    centres = counts[:, 6:] / np.maximum(counts[:, :1], 1)
-    return Statistics(*counts[:, :6].T, centres, heights, moments, bends)
+    centres = counts[:, 7:] / np.maximum(counts[:, :1], 1)
+    return Statistics(*counts[:, :7].T, centres, heights, moments, bends)
 
 
 @njit(cache=True, nogil=True)
-def _measure(labels, count, w, rays, planes, normals, height, beyond, step, bins, bin_size, focal):  # type: ignore[no-untyped-def]
+def _measure(labels, count, w, rays, planes, normals, height, over, beyond, step, bins, bin_size, focal):  # type: ignore[no-untyped-def]
     rows, columns = labels.shape
-    counts = np.zeros((count + 1, 8))
+    counts = np.zeros((count + 1, 9))
     heights = np.zeros((count + 1, bins))
     moments = np.zeros((count + 1, 10))
     bends = np.zeros((count + 1, 4))
@@ -109,8 +110,9 @@ def _measure(labels, count, w, rays, planes, normals, height, beyond, step, bins
             value = np.float64(w[v, u])
             counts[k, 0] += 1
             counts[k, 1] += 1.0 / (focal * value) ** 2
-            counts[k, 6] += v
-            counts[k, 7] += u
+            counts[k, 6] += over[v, u]
+            counts[k, 7] += v
+            counts[k, 8] += u
             if v == 0 or u == 0 or v == rows - 1 or u == columns - 1:
                 counts[k, 4] += 1
             for dv, du in ((-1, 0), (1, 0), (0, -1), (0, 1)):
