@@ -163,7 +163,7 @@ def _dot(picture: NDArray, pixel: NDArray, tone: tuple[int, ...], radius: int) -
 def _draw_labels(picture: NDArray, taken: NDArray, scene: Scene, colors: NDArray[np.uint8], order: list[int]) -> None:
     """Nearest first; a label that finds no free place is left out."""
     height, width = picture.shape[:2]
-    scale = max(0.34, height / 1150)
+    scale = max(0.34, height / 1300)
     rois = scene.instances.masks.rois
     for row in order:
         text = label_text(scene.instances.class_names[row], scene.objects[row])

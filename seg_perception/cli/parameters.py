@@ -90,7 +90,7 @@ _CHOICES = ("segmenter.plugin", "segmenter.backend.plugin", "tracker.plugin")  #
 def _table(options: Sequence[Option]) -> list[str]:
     if not options:
         return ["Nothing to set."]
-    rows = [f"| `{o.name}` | {_cell(_value(o.default))} | {_cell(_limits(o))} | {o.doc} |" for o in options]
+    rows = [f"| `{o.name}` | {_cell(_value(o.default))} | {_cell(_limits(o))} | {_cell(o.doc)} |" for o in options]
     return ["| name | default | values | what |", "|---|---|---|---|", *rows]
 
 
