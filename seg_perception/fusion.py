@@ -20,7 +20,9 @@ from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane,
 from seg_perception.support import support_under
 
 SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
+CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has none such
 SAMPLE = 512  # points that decide which support carries an object
+NO_PLANE = np.full(4, np.nan)
 NO_MASK = np.empty((0, 0), np.bool_)
 
 
@@ -33,17 +35,21 @@ class FusionConfig:
     min_points: int = option(30, "fewer points than this after cleaning are no 3D", ge=1, live=True)
     min_valid_ratio: float = option(0.3, "an object with depth on less of its mask is PARTIAL", ge=0, le=1, live=True)
     grazing: float = option(
-        78.0, "neighbours on a surface steeper to the line of sight belong to two", unit="deg", ge=0, le=89, live=True
+        75.0, "neighbours on a surface steeper to the line of sight belong to two", unit="deg", ge=0, le=89, live=True
     )
     min_agreeing: int = option(3, "a pixel flies when fewer of its 8 neighbours have its depth", ge=0, le=8, live=True)
     part_gap: float = option(0.05, "farther in depth from the largest cluster is no part", unit="m", ge=0, live=True)
-    part_share: float = option(0.05, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True)
-    erosion: int = option(1, "points this near a depth step are left out of the cloud", unit="px", ge=0, le=5, live=True)
+    part_share: float = option(
+        0.002, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True
+    )
+    erosion: int = option(
+        1, "points this near a depth step are left out of the cloud", unit="px", ge=0, le=5, live=True
+    )
     support_margin: float = option(
         0.001, "mask pixels this near the support, beside 3 times its noise, are support", unit="m", ge=0, live=True
     )
     noise: float = option(0.0015, "depth noise at 1 m, grows with the square of depth", unit="m", ge=0, live=True)
-    outliers: float = option(0.002, "share of points outside each side of the box", ge=0, le=0.2, live=True)
+    outliers: float = option(0.0005, "share of points outside each side of the box", ge=0, le=0.2, live=True)
     complete_gap: float = option(
         0.002,
         "the box is extended down to the support when what is seen ends less than this above it; 0 = never, "
@@ -81,8 +87,7 @@ def fuse(
     surfaces = tuple(instances.supports if supports is None else supports)
     known = [instances.supports[i] if i >= 0 else None for i in instances.support_ids]
     return [
-        fusion.lift(masks.spans_of(i), roi, known[i], surfaces)
-        for i, roi in enumerate(masks.rois.astype(np.int64))
+        fusion.lift(masks.spans_of(i), roi, known[i], surfaces) for i, roi in enumerate(masks.rois.astype(np.int64))
     ]
 
 
@@ -103,16 +108,22 @@ class _Fusion:
         c, depth = self.config, self.depth
         ignore = NO_MASK if self.frame.ignore is None else self.frame.ignore
         z, kind, counts = kernels.depth_under_mask(depth, spans, roi, ignore, c.min_depth, c.max_depth)
-        keep = kernels.agreement(z, self.steps) >= c.min_agreeing
-        keep &= kind == kernels.USABLE
+        agreeing = kernels.agreement(z, self.steps)
+        keep = (agreeing >= c.min_agreeing) & (kind == kernels.USABLE)
         support = known or _support_of(z, keep, self.rays, roi, surfaces)
-        limit = 0.0
+        limit, plane = 0.0, NO_PLANE
         if support is not None:
-            limit = self._support_limit(kind, roi, support)
-            keep = kernels.above_support(z, keep, self.rays, roi, support.coefficients, limit)
-        labels, n = kernels.clusters(z, keep, self.steps)
+            limit, plane = self._support_limit(kind, roi, support), support.coefficients
+            keep = kernels.above_support(z, keep, self.rays, roi, plane, limit)
+        core = keep & (agreeing >= CORE)
+        if 3 * np.count_nonzero(core) < np.count_nonzero(keep):  # thin, or full of holes
+            core = keep
+        labels, n = kernels.clusters(z, core, self.steps)
         if n:
-            keep = kernels.object_pixels(z, kind, labels, n, depth, roi, self.steps, c.part_gap, c.part_share)
+            core = kernels.object_pixels(
+                z, kind, labels, n, depth, self.rays, roi, plane, limit, self.steps, c.part_gap, c.part_share
+            )
+            keep = kernels.grown(z, core, keep, self.steps)
         known_rim, nearer, cut = kernels.outline(kind, depth, roi, self.steps)
         solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, self.steps) if c.erosion else keep
         points, colors, inner = kernels.points_of(keep, solid, z, self.frame.color, self.rays, roi)
@@ -167,9 +178,7 @@ class _Fusion:
         return OrientedBox(T, np.array([box.size[0], box.size[1], top])), True, top
 
 
-def _support_of(
-    z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]
-) -> Plane | None:
+def _support_of(z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]) -> Plane | None:
     """The surface that carries what is seen, of those known."""
     rows, columns = np.nonzero(keep)
     if not surfaces or not len(rows):

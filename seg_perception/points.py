@@ -188,11 +188,12 @@ def clusters(z, keep, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def object_pixels(z, kind, labels, n, depth, roi, steps, gap, share):  # type: ignore[no-untyped-def]
+def object_pixels(z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap, share):  # type: ignore[no-untyped-def]
     """The pixels of the object: the largest cluster, and others that plausibly are parts of it; bool grid.
 
     Another cluster is a part when it has at least `share` of the largest one's pixels, lies within `gap` m of its range
-    of depth, and does not simply go on beyond the mask's outline, as background under a bleeding mask does.
+    of depth, and does not simply go on beyond the mask's outline, as background under a bleeding mask does: not
+    counting what lies less than `limit` over the support `plane` (4,), NaN = none.
     """
     rows, columns = z.shape
     area = np.zeros(n + 1, np.int64)
@@ -215,7 +216,8 @@ def object_pixels(z, kind, labels, n, depth, roi, steps, gap, share):  # type: i
                 v, u = roi[1] + y - 1 + dy, roi[0] + x - 1 + dx
                 if 0 <= v < depth.shape[0] and 0 <= u < depth.shape[1]:
                     rim[i] += 1
-                    open_rim[i] += abs(depth[v, u] - here) <= _step(here, steps)
+                    goes_on = abs(depth[v, u] - here) <= _step(here, steps)
+                    open_rim[i] += goes_on and not _height(depth[v, u], rays, v, u, plane) < limit
     main = 1
     for i in range(2, n + 1):
         if area[i] > area[main]:
@@ -229,6 +231,23 @@ def object_pixels(z, kind, labels, n, depth, roi, steps, gap, share):  # type: i
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
             out[y, x] = chosen[labels[y, x]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
+    """`core` and the pixels of `keep` that touch it in depth: the rim that the core lacks, but no thin band along it."""
+    rows, columns = z.shape
+    out = core.copy()
+    for y in range(1, rows - 1):
+        for x in range(1, columns - 1):
+            if core[y, x] or not keep[y, x]:
+                continue
+            t = _step(z[y, x], steps)
+            for dy in range(-1, 2):
+                for dx in range(-1, 2):
+                    if core[y + dy, x + dx] and abs(z[y + dy, x + dx] - z[y, x]) <= t:
+                        out[y, x] = True
     return out
 
 

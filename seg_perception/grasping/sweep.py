@@ -29,12 +29,25 @@ MIN_DEPTH = 0.004  # m, less of the object between the jaws holds nothing
 
 
 @njit(cache=True, nogil=True)
-def candidates(own, seen, rolls, centre, jaw, floor, plane, depths, gap, slices):  # type: ignore[no-untyped-def]
+def local(points, T, reach):  # type: ignore[no-untyped-def]
+    """`points` (P, 3) in the frame that `T` (4, 4) leads to, those that are finite and whose |x|, |y| are below `reach`."""
+    out = np.empty((len(points), 3))
+    n = 0
+    for i in range(len(points)):
+        for k in range(3):
+            out[n, k] = T[k, 0] * points[i, 0] + T[k, 1] * points[i, 1] + T[k, 2] * points[i, 2] + T[k, 3]
+        if abs(out[n, 0]) < reach and abs(out[n, 1]) < reach and np.isfinite(out[n, 2]):
+            n += 1
+    return out[:n]
+
+
+@njit(cache=True, nogil=True)
+def candidates(own, seen, rolls, centre, view, jaw, floor, plane, depths, gap, slices):  # type: ignore[no-untyped-def]
     """Rows of candidates (K, 12) that fit the object itself, and what the others fell for (WIDE ... NARROWEST).
 
     No fingertip goes lower than `floor` over the surface `plane` (4,). `depths` are tried distances from the object's
     top in the slice down to the tips, `gap` is the least room beside the object, `slices` the number of places along
-    x_g at each side of the middle. `seen` are other points, of which only those lower than the tips matter: there is room.
+    x_g at each side of the middle, `view` (2,) the level direction away from the camera, shorter the steeper it looks. `seen` are other points, of which only those lower than the tips matter: there is room.
     """
     out = np.empty((len(rolls) * (2 * slices + 1) * len(depths) * 4, 12))
     count = 0
@@ -58,25 +71,29 @@ def candidates(own, seen, rolls, centre, jaw, floor, plane, depths, gap, slices)
             if k != 0 and (at < a_low + 0.25 * jaw[WIDTH] or at > a_high - 0.25 * jaw[WIDTH]):
                 continue
             m = 0
-            top = -np.inf
+            top = under_palm = -np.inf
             for i in range(n):
-                if abs(a[i] - at) <= 0.5 * jaw[WIDTH] + 0.001:
+                away = abs(a[i] - at)
+                if away <= 0.5 * jaw[WIDTH] + 0.001:
                     member[m] = i
                     m += 1
                     top = max(top, own[i, 2])
+                if away < 0.5 * jaw[PALM_X]:
+                    under_palm = max(under_palm, own[i, 2])
             if m < 5:
                 continue
-            before = np.inf
+            before = -np.inf
             lowest = _lowest_tip(plane, floor, at, member[:m], b, c, s)
+            lowest = max(lowest, under_palm - jaw[LENGTH] + PALM_GAP)
             for depth in depths:
                 tip = max(top - depth, lowest)
-                if tip >= before - 0.001:  # the support stops it where it stopped before
+                if tip < before + 0.001:  # stopped where it stopped before
                     continue
                 before = tip
                 if top - tip < MIN_DEPTH:
                     fallen[FLAT] += 1
                     continue
-                row = (roll, at, tip, top, abs(at - a_centre))
+                row = (roll, at, tip, top, abs(at - a_centre), c * view[0] + s * view[1])
                 count = _close(own, a, b, member[:m], seen, c, s, row, jaw, gap, out, count, fallen)
     return out[:count], fallen
 
@@ -97,7 +114,7 @@ def _lowest_tip(plane, floor, at, member, b, c, s):  # type: ignore[no-untyped-d
 @njit(cache=True, nogil=True)
 def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen):  # type: ignore[no-untyped-def]
     """Adds the candidates of one slice at one depth: one per stretch of the profile with room at both ends."""
-    roll, at, tip, top, off_centre = place
+    roll, at, tip, top, off_centre, facing = place
     start = np.inf
     for i in member:
         if own[i, 2] >= tip:
@@ -125,11 +142,13 @@ def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen): 
                 points += 1
         if points < 4:
             continue
+        seen_low, seen_high = low, high
+        low, high = _rounded(own, b, member, tip, low, high, facing)
         if high - low + 2.0 * gap > jaw[STROKE]:
             fallen[WIDE] += 1
             fallen[NARROWEST] = min(fallen[NARROWEST], high - low)
             continue
-        slope_low, slope_high, touch = _contour(own, a, b, member, at, tip, low, high, jaw)
+        slope_low, slope_high, touch = _contour(own, a, b, member, at, tip, seen_low, seen_high, jaw)
         if max(abs(slope_low), abs(slope_high)) > jaw[FRICTION]:
             fallen[SLIPS] += 1
             continue
@@ -141,10 +160,44 @@ def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen): 
             row = out[count]
             row[ROLL], row[A], row[LOW], row[HIGH], row[TIP], row[TOP], row[GAP] = roll, at, low, high, tip, top, widest
             row[SLOPE_LOW], row[SLOPE_HIGH], row[TOUCH] = slope_low, slope_high, touch
-            row[TAPER] = _taper(own, b, member, tip, low, high)
+            row[TAPER] = _taper(own, b, member, tip, seen_low, seen_high)
             row[OFF_CENTRE] = off_centre
             count += 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def _rounded(own, b, member, tip, low, high, facing):  # type: ignore[no-untyped-def]
+    """The stretch `low`, `high` with its far end moved out where the surface rounds away from the camera there.
+
+    What lies behind such a limb is not seen; it is taken to mirror the near side about the ridge. `facing` is the cosine
+    between the closing axis and the level direction away from the camera.
+    """
+    if abs(facing) < 0.25:
+        return low, high
+    end = high if facing > 0 else low
+    ridge = -np.inf
+    for i in member:
+        if low <= b[i] <= high:
+            ridge = max(ridge, own[i, 2])
+    at_ridge = height = 0.0
+    n = m = 0
+    for i in member:
+        if low <= b[i] <= high and own[i, 2] >= tip:
+            if own[i, 2] > ridge - 0.001:
+                at_ridge += b[i]
+                n += 1
+            if abs(b[i] - end) < 0.003:
+                height += own[i, 2]
+                m += 1
+    if n == 0 or m == 0:
+        return low, high
+    at_ridge /= n
+    if ridge - height / m < max(0.003, 0.12 * abs(end - at_ridge)):  # flat to its edge: that edge is the object's
+        return low, high
+    if facing > 0:
+        return low, max(high, 2.0 * at_ridge - low)
+    return min(low, 2.0 * at_ridge - high), high
 
 
 @njit(cache=True, nogil=True)
@@ -208,15 +261,10 @@ def _taper(own, b, member, tip, low, high):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _own_room(own, a, b, member, seen, c, s, at, tip, low, high, jaw, gap):  # type: ignore[no-untyped-def]
-    """Widest room beside the object, up to 18 mm a side, where fingers and palm miss its other parts; 0 = none.
+    """Widest room beside the object, up to 18 mm a side, where the fingers miss its other parts; 0 = none.
 
     A finger that goes down between two parts of the object must be seen to have room there.
     """
-    mid = 0.5 * (low + high)
-    for i in range(len(own)):
-        under_palm = abs(a[i] - at) < 0.5 * jaw[PALM_X] and abs(b[i] - mid) < 0.5 * jaw[PALM_Y]
-        if under_palm and own[i, 2] > tip + jaw[LENGTH] - PALM_GAP:
-            return 0.0
     most = min(0.018, 0.5 * (jaw[STROKE] - (high - low)))
     for side in range(2):
         nearest = np.inf  # other parts of the object on this side, at the jaws' height

@@ -18,8 +18,8 @@ from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, OrientedBox, Plane, unit_vector
 
 MIN_POINTS = 10
-MAX_OWN, MAX_FOREIGN = 2000, 3000  # points looked at
-NEAR, SAME_ROLL = 0.015, 25.0  # m and degrees; grasps nearer than both are one
+MAX_OWN, MAX_FOREIGN = 1500, 3000  # points looked at
+NEAR, SAME_ROLL = 0.015, np.radians(25.0)  # m, rad; grasps nearer than both are one
 GAPS = (0.018, 0.012, 0.006, 0.003)  # m beside the object, widest first: a tight opening lands on what is not seen
 LOW = 0.006  # m over the support; lower points are its noise, not obstacles
 LEVEL = 0.5  # cosine between up and the support's normal; steeper surfaces carry nothing
@@ -31,8 +31,8 @@ class TopDownConfig:
 
     gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")  # noqa: RUF009
     support_clearance: float = option(0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1)
-    rolls: int = option(12, "angles tried beside the object's own axes, evenly over half a turn", ge=0, le=180)
-    slices: int = option(4, "places tried at each side of the middle", ge=0, le=20)
+    rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
+    slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
     pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
     retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1)
     max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)
@@ -50,11 +50,11 @@ class TopDown:
     def plan(self, obj: Object3D, scene_points: NDArray, gravity: NDArray, support: Plane | None = None) -> GraspPlan:
         """Grasps of `obj`, best first, or why there is none. Raises ValueError for a zero or NaN gravity."""
         up = -unit_vector("gravity", gravity)
-        points = _finite(obj.points)
+        points = np.asarray(obj.points, np.float64).reshape(-1, 3)
+        points = points[np.isfinite(points).all(axis=1)]
         if len(points) < MIN_POINTS:
             return GraspPlan(reason=f"{len(points)} points, at least {MIN_POINTS} needed")
-        task = _Task(self.gripper, self.config, points, _finite(scene_points), up, support, obj.box)
-        return task.plan()
+        return _Task(self.gripper, self.config, points, np.asarray(scene_points), up, support, obj.box).plan()
 
 
 class _Task:
@@ -73,18 +73,18 @@ class _Task:
         self.gripper, self.config = gripper, config
         self.T_camera_level = transform(rotation_with_z(up), points.mean(axis=0))
         T_level_camera = invert(self.T_camera_level)
-        own = transform_points(T_level_camera, _thinned(points, MAX_OWN))
-        self.own = np.ascontiguousarray(own)
+        self.own = own = sweep.local(_thinned(points, MAX_OWN), T_level_camera, np.inf)
         plane = Plane(np.array([0.0, 0.0, 1.0]), -own[:, 2].min())  # nothing known: level, where the object ends
         if support is not None and support.normal @ up > LEVEL:
             plane = support.transformed(T_level_camera)
         self.plane = plane
         reach = np.hypot(*np.abs(own[:, :2]).max(axis=0)) + gripper.stroke + max(gripper.palm_size[:2])
-        near = transform_points(T_level_camera, others)
-        near = near[(np.abs(near[:, :2]) < reach).all(axis=1)]
-        self.seen = np.ascontiguousarray(_thinned(near, MAX_FOREIGN))
-        self.obstacles = np.ascontiguousarray(_thinned(near[plane.heights(near) > LOW], MAX_FOREIGN))
+        near = sweep.local(others.reshape(-1, 3), T_level_camera, reach)
+        self.seen = _thinned(near, MAX_FOREIGN)
+        self.obstacles = _thinned(near[plane.heights(near) > LOW], MAX_FOREIGN)
         self.surroundings_known = len(others) > 0
+        camera = T_level_camera[:2, 3]
+        self.view = -camera / max(float(np.linalg.norm(T_level_camera[:3, 3])), 1e-9)
         centre = transform_points(T_level_camera, box.T_camera_box[:3, 3])
         self.centre = centre if box.size.any() else (own.min(axis=0) + own.max(axis=0)) / 2
         palm_x, palm_y, _ = gripper.palm_size
@@ -100,6 +100,7 @@ class _Task:
             self.seen,
             self._rolls(),
             self.centre,
+            self.view,
             self.jaw,
             c.support_clearance,
             self.plane.coefficients,
@@ -107,21 +108,25 @@ class _Task:
             GAPS[-1],
             c.slices,
         )
-        merits = np.array([self._score(row, row[sweep.GAP]) for row in rows])
-        found: list[tuple[float, NDArray, Grasp]] = []
+        merits = self._scores(rows, rows[:, sweep.GAP])
+        centres = _centres(rows)
+        alike = np.zeros(len(rows), bool)
+        found: list[Grasp] = []
         hits = 0
-        for row in rows[np.argsort(-merits, kind="stable")]:
-            if any(_alike(row, other) for _, other, _ in found):
+        for i in np.argsort(-merits, kind="stable"):
+            if alike[i]:
                 continue
-            gap, clearance = self._opening(row)
+            gap, clearance = self._opening(rows[i])
             if clearance <= 0:
                 hits += 1
                 continue
-            score = self._score(row, gap)
-            found.append((score, row, self._grasp(row, gap, clearance, score)))
+            found.append(self._grasp(rows[i], gap, clearance, float(self._scores(rows[i : i + 1], gap)[0])))
             if len(found) == c.max_grasps:
                 break
-        found.sort(key=lambda item: -item[0])
+            turn = np.abs(rows[:, sweep.ROLL] - rows[i, sweep.ROLL]) % np.pi
+            same_roll = np.minimum(turn, np.pi - turn) < SAME_ROLL
+            alike |= same_roll & (np.linalg.norm(centres - centres[i], axis=1) < NEAR)
+        found.sort(key=lambda grasp: -grasp.score)
         rejected = {
             "wider than the stroke": int(fallen[sweep.WIDE]),
             "too flat": int(fallen[sweep.FLAT]),
@@ -130,8 +135,7 @@ class _Task:
             "hits neighbours": hits,
         }
         rejected = {reason: n for reason, n in rejected.items() if n}
-        grasps = tuple(grasp for _, _, grasp in found)
-        return GraspPlan(grasps, "" if grasps else self._reason(rejected, fallen[sweep.NARROWEST]), rejected)
+        return GraspPlan(tuple(found), "" if found else self._reason(rejected, fallen[sweep.NARROWEST]), rejected)
 
     def _rolls(self) -> NDArray[np.float64]:
         """Closing along the footprint's shorter side, its longer side, then evenly between."""
@@ -149,18 +153,18 @@ class _Task:
                 return float(gap), clearance
         return 0.0, 0.0
 
-    def _score(self, row: NDArray, gap: float) -> float:
+    def _scores(self, rows: NDArray, gaps: NDArray | float) -> NDArray[np.float64]:
         """0..1 by what decides success: contours across the jaws, touch, centre, depth, room; less where it tapers."""
-        slope = max(abs(row[sweep.SLOPE_LOW]), abs(row[sweep.SLOPE_HIGH])) / self.gripper.friction
+        friction = self.gripper.friction
+        slope = np.maximum(np.abs(rows[:, sweep.SLOPE_LOW]), np.abs(rows[:, sweep.SLOPE_HIGH])) / friction
         parts = (
-            (0.35, 1.0 - min(1.0, slope)),
-            (0.15, row[sweep.TOUCH]),
-            (0.20, np.exp(-((row[sweep.OFF_CENTRE] / 0.03) ** 2))),
-            (0.15, min(1.0, (row[sweep.TOP] - row[sweep.TIP]) / 0.03)),
-            (0.15, gap / GAPS[0]),
+            0.35 * (1.0 - np.minimum(1.0, slope))
+            + 0.15 * rows[:, sweep.TOUCH]
+            + 0.20 * np.exp(-((rows[:, sweep.OFF_CENTRE] / 0.03) ** 2))
+            + 0.15 * np.minimum(1.0, (rows[:, sweep.TOP] - rows[:, sweep.TIP]) / 0.03)
+            + 0.15 * gaps / GAPS[0]
         )
-        taper = max(0.0, 1.0 - row[sweep.TAPER] / (2.0 * self.gripper.friction))
-        return float(sum(weight * part for weight, part in parts) * (0.2 + 0.8 * taper))
+        return parts * (0.2 + 0.8 * np.maximum(0.0, 1.0 - rows[:, sweep.TAPER] / (2.0 * friction)))
 
     def _grasp(self, row: NDArray, gap: float, clearance: float, score: float) -> Grasp:
         g, c = self.gripper, self.config
@@ -200,22 +204,16 @@ class _Task:
         return ", ".join(texts) or "nothing between the jaws at any roll"
 
 
-def _finite(points: NDArray) -> NDArray[np.float64]:
-    xyz = np.asarray(points, np.float64).reshape(-1, 3)
-    return xyz[np.isfinite(xyz).all(axis=1)]
-
-
 def _thinned(points: NDArray, most: int) -> NDArray:
-    return points[:: max(1, -(-len(points) // most))]
+    return np.ascontiguousarray(points[:: max(1, -(-len(points) // most))])
 
 
-def _alike(row: NDArray, other: NDArray) -> bool:
-    turn = abs(row[sweep.ROLL] - other[sweep.ROLL]) % np.pi
-    if min(turn, np.pi - turn) > np.radians(SAME_ROLL):
-        return False
-    return float(np.linalg.norm(_centre(row) - _centre(other))) < NEAR
-
-
-def _centre(row: NDArray) -> NDArray[np.float64]:
-    c, s, middle = np.cos(row[sweep.ROLL]), np.sin(row[sweep.ROLL]), (row[sweep.LOW] + row[sweep.HIGH]) / 2
-    return np.array([-s * row[sweep.A] + c * middle, c * row[sweep.A] + s * middle, row[sweep.TIP]])
+def _centres(rows: NDArray) -> NDArray[np.float64]:
+    """Tool centre points (K, 3), level frame, at the tips' height."""
+    c, s, middle = (
+        np.cos(rows[:, sweep.ROLL]),
+        np.sin(rows[:, sweep.ROLL]),
+        (rows[:, sweep.LOW] + rows[:, sweep.HIGH]) / 2,
+    )
+    a = rows[:, sweep.A]
+    return np.stack([-s * a + c * middle, c * a + s * middle, rows[:, sweep.TIP]], axis=1)
