@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated RGB-D tabletop camera with exact ground truth; needs no GL, no GPU, no display and no ROS.
 
-    camera = SimCamera(640, 480, motion="still", noise="d435")
-    shot = camera.frame(0)          # shot.frame, shot.instances, shot.T_world_camera, shot.objects
+camera = SimCamera(640, 480, motion="still", noise="d435")
+shot = camera.frame(0)          # shot.frame, shot.instances, shot.T_world_camera, shot.objects
 """
 
 from seg_perception.sim.camera import ObjectTruth, SimCamera, SimFrame, color_intrinsics, visible_truth

@@ -19,6 +19,7 @@ from seg_perception.sim.render import Rendering
 
 DEPTH_UNIT = 0.001  # m; noisy depth is whole millimetres, as a driver publishes it
 KEPT_LOOPS = 6
+PICTURES = ("color", "depth", "instances")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class FrameCache:
         """Frame k, or None if it is not there, or not whole."""
         try:
             with np.load(self.path(k)) as file:
-                color, depth, instances = (cv2.imdecode(file[n], cv2.IMREAD_UNCHANGED) for n in ("color", "depth", "instances"))
+                color, depth, instances = (cv2.imdecode(file[n], cv2.IMREAD_UNCHANGED) for n in PICTURES)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, cv2.error):
             return None
         if color is None or depth is None or instances is None:
@@ -57,8 +58,8 @@ class FrameCache:
     def save(self, k: int, images: Rendering) -> None:
         """Keeps frame k. Where the disk refuses, the frame is rendered again next time."""
         units = np.where(np.isfinite(images.depth), np.round(images.depth / DEPTH_UNIT), 0).astype(np.uint16)
-        pictures = {"color": images.color[..., ::-1], "depth": units, "instances": images.instances}
-        encoded = {n: cv2.imencode(".png", p, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1] for n, p in pictures.items()}
+        pictures = zip(PICTURES, (images.color[..., ::-1], units, images.instances), strict=True)
+        encoded = {n: cv2.imencode(".png", p, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1] for n, p in pictures}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:

@@ -61,7 +61,8 @@ class SimCamera:
     `motion` "still": the camera rests while the light changes, a mug turns, a ball rolls and a can is pushed;
     "moving": the camera swings around the table, the things rest; both end where they began. `noise` names a depth
     sensor of `sim.noise`. The same arguments give the same frames. Frames are rendered when asked for, or ahead of
-    time by `start()`, and kept on disk for the next run unless `cache` is False. Raises ValueError for bad arguments.
+    time by `start()`, on `threads` cores (0 = all), and kept on disk for the next run unless `cache` is False (a path:
+    there). Without noise nothing is kept on disk. Raises ValueError for bad arguments.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SimCamera:
         seed: int = 0,
         scene: SimScene | None = None,
         cache: bool | Path = True,
+        threads: int = 0,
     ) -> None:
         if motion not in MOTIONS:
             raise ValueError(f"motion: expected one of {', '.join(MOTIONS)}, got {motion!r}")
@@ -84,6 +86,7 @@ class SimCamera:
         self.intrinsics = color_intrinsics(width, height)
         self.motion, self.noise, self.seed = motion, noise, seed
         self.scene = scene or demo_scene()
+        self._threads = threads
         self._count = frames
         self._frames: dict[int, SimFrame] = {}
         self._lock = threading.Lock()
@@ -98,6 +101,8 @@ class SimCamera:
     def frame(self, k: int) -> SimFrame:
         """Frame k of the loop, rendered now if it was not."""
         k %= self._count
+        if k in self._frames:
+            return self._frames[k]
         with self._lock:  # two callers must not render the same frame
             if k not in self._frames:
                 self._frames[k] = self._make(k)
@@ -117,12 +122,15 @@ class SimCamera:
             self._thread = threading.Thread(target=self._render_all, name="sim_camera", daemon=True)
             self._thread.start()
 
+    def wait(self) -> None:
+        """Returns when the background work is done."""
+        if self._thread is not None:
+            self._thread.join()
+
     def stop(self) -> None:
         """Ends the background work after the frame in hand."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.wait()
 
     def T_world_camera(self, k: int) -> NDArray[np.float64]:
         """Where the camera is in frame k, (4, 4)."""
@@ -134,7 +142,7 @@ class SimCamera:
 
     def exact(self, k: int) -> Rendering:
         """Frame k without any noise."""
-        return render(self.scene_at(k), self.intrinsics, self.T_world_camera(k))
+        return render(self.scene_at(k), self.intrinsics, self.T_world_camera(k), self._threads)
 
     def _phase(self, k: int) -> float:
         return (k % self._count) / self._count
@@ -167,7 +175,9 @@ class SimCamera:
         return Rendering(color, depth, exact.instances)
 
 
-def truths(scene: SimScene, instances: NDArray[np.uint16], T_world_camera: NDArray[np.float64]) -> tuple[ObjectTruth, ...]:
+def truths(
+    scene: SimScene, instances: NDArray[np.uint16], T_world_camera: NDArray[np.float64]
+) -> tuple[ObjectTruth, ...]:
     """What is true of each object of the scene in that frame, in the order of their labels."""
     counts = np.bincount(instances.ravel(), minlength=len(scene.objects) + 1)
     T_camera_world = invert(T_world_camera)

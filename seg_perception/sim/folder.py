@@ -33,13 +33,19 @@ def write_folder(path: Path, camera: SimCamera, count: int | None = None) -> Non
         _write(frames / f"{name}_depth.png", depth)
         _write(frames / f"{name}_instances.png", shot.instances)
         objects = [
-            {"label": o.label, "name": o.name, "pixels": o.pixels, "size": o.box.size.tolist(), "T_camera_box": o.box.T_camera_box.tolist()}
+            {
+                "label": o.label,
+                "name": o.name,
+                "pixels": o.pixels,
+                "size": o.box.size.tolist(),
+                "T_camera_box": o.box.T_camera_box.tolist(),
+            }
             for o in shot.objects
         ]
         listed.append({"name": name, "T_world_camera": shot.T_world_camera.tolist(), "objects": objects})
-    meta = {"width": k.width, "height": k.height, "fx": k.fx, "fy": k.fy, "cx": k.cx, "cy": k.cy}
-    text = json.dumps({**meta, "depth_scale_to_m": DEPTH_UNIT, "ignore_invalid_depth": False, "frames": listed}, indent=1)
-    (path / "meta.json").write_text(text + "\n")
+    calibration = {"width": k.width, "height": k.height, "fx": k.fx, "fy": k.fy, "cx": k.cx, "cy": k.cy}
+    meta = {**calibration, "depth_scale_to_m": DEPTH_UNIT, "ignore_invalid_depth": False, "frames": listed}
+    (path / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

@@ -28,10 +28,10 @@ def look_at(eye: ArrayLike, target: ArrayLike = TARGET) -> NDArray[np.float64]:
 
 
 def orbit(phase: float) -> NDArray[np.float64]:
-    """T_world_camera on a closed path around the table: 24 degrees to both sides, 9 cm up and down, 5 cm in and out."""
+    """T_world_camera on a closed path around the table: 24 degrees to both sides, out by a tenth, up and down."""
     a = 2 * np.pi * phase
     turn = np.deg2rad(24.0) * np.sin(a)
-    eye = REST_EYE + [0.0, -0.05 * np.sin(2 * a), 0.09 * np.sin(a + np.pi / 3) - 0.09 * np.sin(np.pi / 3)]
+    eye = REST_EYE * (1.05 - 0.05 * np.cos(a)) + np.array([0.0, 0.0, 0.05 * np.sin(2 * a)])
     c, s = np.cos(turn), np.sin(turn)
     return look_at([c * eye[0] - s * eye[1], s * eye[0] + c * eye[1], eye[2]])
 

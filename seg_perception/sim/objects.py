@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,8 @@ def _packet(name: str, size: tuple[float, float, float], side: str, front: str, 
 
 def parcel() -> Body:
     """A cardboard box wider than the usual gripper."""
-    look = [Look(texture=t, shine=0.02) for t in ("cardboard", "cardboard", "cardboard_side", "cardboard_side", "cardboard_top", "cardboard")]
-    return Body("parcel", (box((0.20, 0.15, 0.11), *look, centre=(0, 0, 0.055)),))
+    plain, side, top = (Look(texture=t, shine=0.02) for t in ("cardboard", "cardboard_side", "cardboard_top"))
+    return Body("parcel", (box((0.20, 0.15, 0.11), plain, plain, side, side, top, plain, centre=(0, 0, 0.055)),))
 
 
 def crackers() -> Body:
@@ -84,7 +85,8 @@ def tea() -> Body:
 def sponge() -> Body:
     pad = Look((54, 130, 70), shine=0.0)
     foam = Look(texture="sponge_holes", tile=0.06, shine=0.0)
-    return Body("sponge", (box((0.105, 0.07, 0.024), foam, centre=(0, 0, 0.012)), box((0.105, 0.07, 0.009), pad, centre=(0, 0, 0.0285))))
+    lower = box((0.105, 0.07, 0.024), foam, centre=(0, 0, 0.012))
+    return Body("sponge", (lower, box((0.105, 0.07, 0.009), pad, centre=(0, 0, 0.0285))))
 
 
 def book() -> Body:
@@ -95,7 +97,8 @@ def book() -> Body:
 def _can(name: str, label: str, radius: float, height: float) -> Body:
     paper = Look(texture=label, shine=0.3, gloss=50.0)
     r, h = radius, height
-    profile = [(0, 0), (r - 0.003, 0), (r, 0.003), (r, h - 0.004), (r - 0.002, h), (r - 0.004, h), (r - 0.004, h - 0.003), (0, h - 0.003)]
+    rim = [(r - 0.002, h), (r - 0.004, h), (r - 0.004, h - 0.003), (0, h - 0.003)]
+    profile = [(0, 0), (r - 0.003, 0), (r, 0.003), (r, h - 0.004), *rim]
     return Body(name, (lathe(profile, METAL, METAL, paper, METAL, METAL, METAL, METAL),))
 
 
@@ -111,8 +114,16 @@ def bottle() -> Body:
     juice = Look((226, 120, 34), shine=0.6, gloss=80.0)
     label, cap = Look(texture="bottle_label", shine=0.2), Look((34, 116, 62), shine=0.3)
     shoulder = arc((0.012, 0.125), 0.0225, 0, 80, 8)
-    profile = [(0, 0), (0.030, 0), (0.0345, 0.006), (0.0345, 0.035), (0.0350, 0.035), (0.0350, 0.105), (0.0345, 0.105), *shoulder]
-    profile += [(0.0130, 0.158), (0.0130, 0.175), (0.0160, 0.175), (0.0160, 0.195), (0, 0.195)]
+    profile = [(0, 0), (0.030, 0), (0.0345, 0.006), (0.0345, 0.035), (0.0350, 0.035), (0.0350, 0.105)]
+    profile += [
+        (0.0345, 0.105),
+        *shoulder,
+        (0.0130, 0.158),
+        (0.0130, 0.175),
+        (0.0160, 0.175),
+        (0.0160, 0.195),
+        (0, 0.195),
+    ]
     looks = [juice] * 4 + [label] + [juice] * (len(shoulder) + 3) + [cap] * 3
     return Body("bottle", (lathe(profile, *looks),))
 
@@ -125,7 +136,7 @@ def mug() -> Body:
     profile = [(0, 0), (r - 0.004, 0), (r, 0.004), *rim, (r - wall, 0.012), (r - wall - 0.006, 0.006), (0, 0.006)]
     cup = lathe(profile, glaze, glaze, out, *[glaze] * (len(profile) - 4))
     ring = [(r - 0.001 + 0.026 * np.sin(a), 0.0, 0.047 + 0.029 * np.cos(a)) for a in np.deg2rad(np.linspace(0, 180, 9))]
-    handle = [capsule(p, q, 0.0052, glaze) for p, q in zip(ring, ring[1:], strict=False)]
+    handle = [capsule(p, q, 0.0052, glaze) for p, q in pairwise(ring)]
     return Body("mug", (cup, *handle))
 
 
@@ -144,11 +155,14 @@ def bowl() -> Body:
 
 def ball() -> Body:
     """A ball; its origin is its centre's foot point."""
-    return Body("ball", (ellipsoid((0.034,) * 3, Look(texture="ball_stripes", shine=0.35, gloss=50.0), centre=(0, 0, 0.034)),))
+    skin = Look(texture="ball_stripes", shine=0.35, gloss=50.0)
+    return Body("ball", (ellipsoid((0.034, 0.034, 0.034), skin, centre=(0, 0, 0.034)),))
 
 
 def lemon() -> Body:
-    return Body("lemon", (ellipsoid((0.027, 0.027, 0.037), Look(texture="lemon_skin", shine=0.25, gloss=20.0), centre=(0, 0, 0.037)),))
+    """Lies along x."""
+    skin = Look(texture="lemon_skin", shine=0.25, gloss=20.0)
+    return Body("lemon", (ellipsoid((0.037, 0.027, 0.027), skin, centre=(0, 0, 0.027)),))
 
 
 CATALOGUE: tuple[Callable[[], Body], ...] = (

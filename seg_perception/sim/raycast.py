@@ -45,6 +45,8 @@ def hit_part(part, segments, ox, oy, oz, dx, dy, dz, t_min, t_max):  # type: ign
     if kind == CAPSULE:
         return _hit_capsule(part.params, ox, oy, oz, dx, dy, dz, t_min, t_max)
     best, feature = NOWHERE, -1
+    if _hit_box(part.half, ox, oy, oz, dx, dy, dz, -NOWHERE, t_max)[1] < 0:
+        return best, feature
     for s in range(part.first_segment, part.last_segment):
         t = _hit_segment(segments[s], ox, oy, oz, dx, dy, dz, t_min, t_max)
         if t < t_max:
@@ -179,17 +181,6 @@ def hit_world(part, segments, o, d, t_min, t_max):  # type: ignore[no-untyped-de
         t_min,
         t_max,
     )
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def trace(parts, segments, o, d):  # type: ignore[no-untyped-def]
-    """t, part and face that a world ray meets first."""
-    best, part, feature = NOWHERE, -1, -1
-    for i in range(len(parts)):
-        t, f = hit_world(parts[i], segments, o, d, 1e-6, best)
-        if t < best:
-            best, part, feature = t, i, f
-    return best, part, feature
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

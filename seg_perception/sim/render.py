@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.geometry import invert, project, ray_table, transform_points
 from seg_perception.scene import Intrinsics
+from seg_perception.sim.lighting import average_rows, light_rows
 from seg_perception.sim.raycast import PART, trace_rows
 from seg_perception.sim.shading import LINEAR, MATERIAL, shade_rows, smooth_edges
 from seg_perception.sim.shapes import BOX, LATHE, Look, Part, segment_table
@@ -45,35 +45,40 @@ def render(scene: SimScene, intrinsics: Intrinsics, T_world_camera: NDArray[np.f
     """
     parts, segments = _parts(scene)
     materials, texels = _materials(scene.looks)
-    surfaces = (parts, segments, materials, texels, scene.lights, scene.ambient)
     R, eye = np.ascontiguousarray(T_world_camera[:3, :3]), np.ascontiguousarray(T_world_camera[:3, 3])
     rays = ray_table(intrinsics)
+    surfaces = (parts, segments, materials, texels, scene.lights, scene.ambient)
+    view = (rays, R, eye, 1.0 / intrinsics.fx)
+    rects = _rects(parts, intrinsics, T_world_camera)
     shape = (intrinsics.height, intrinsics.width)
     depth, part, feature = np.empty(shape), np.empty(shape, np.int32), np.zeros(shape, np.int32)
-    raw, smooth = np.empty((*shape, 3), np.float32), np.empty((*shape, 3), np.float32)
-    rects = _rects(parts, intrinsics, T_world_camera)
-    pixel = 1.0 / intrinsics.fx
+    sharp, smooth = np.empty((*shape, 3), np.float32), np.empty((*shape, 3), np.float32)
+    rough, seen = (np.zeros((*shape, len(scene.lights)), np.float32) for _ in range(2))
 
-    def cast(y0: int, y1: int) -> None:
+    def find(y0: int, y1: int) -> None:
         trace_rows(parts, segments, rects, rays, R, eye, y0, y1, depth, part, feature)
-        shade_rows(*surfaces, rays, R, eye, pixel, y0, y1, depth, part, feature, raw)
+        light_rows(parts, segments, scene.lights, rays, R, eye, y0, y1, depth, part, feature, rough)
 
-    def smooth_rows(y0: int, y1: int) -> None:
-        smooth[y0:y1] = raw[y0:y1]
-        smooth_edges(*surfaces, rays, R, eye, pixel, y0, y1, part, feature, raw, smooth)
+    def shade(y0: int, y1: int) -> None:
+        average_rows(parts, y0, y1, depth, part, feature, rough, seen)
+        shade_rows(surfaces, view, y0, y1, depth, part, feature, seen, sharp)
 
-    _in_bands(shape[0], threads, cast)
-    _in_bands(shape[0], threads, smooth_rows)
-    seen = part >= 0
-    labels = np.where(seen, parts["label"][part], 0).astype(np.uint16)
-    color = (smooth * 255.0 + 0.5).astype(np.uint8)
-    return Rendering(color, np.where(seen, depth, np.nan).astype(np.float32), labels)
+    def smooth_out(y0: int, y1: int) -> None:
+        smooth_edges(surfaces, view, y0, y1, part, feature, seen, sharp, smooth)
 
-
-def _in_bands(rows: int, threads: int, work: Callable[[int, int], None]) -> None:
-    starts = range(0, rows, BAND)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        list(pool.map(lambda y: work(y, min(rows, y + BAND)), starts))
+        for work in (find, shade, smooth_out):  # each needs its neighbours' rows of the one before
+            list(pool.map(work, *_bands(shape[0])))
+    hit = part >= 0
+    labels = np.where(hit, parts["label"][part], 0).astype(np.uint16)
+    color = (smooth * 255.0 + 0.5).astype(np.uint8)
+    return Rendering(color, np.where(hit, depth, np.nan).astype(np.float32), labels)
+
+
+def _bands(rows: int) -> tuple[range, list[int]]:
+    """First and one past the last row of each band."""
+    starts = range(0, rows, BAND)
+    return starts, [min(rows, y + BAND) for y in starts]
 
 
 def _parts(scene: SimScene) -> tuple[NDArray[np.void], NDArray[np.float64]]:

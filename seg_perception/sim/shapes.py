@@ -118,7 +118,7 @@ def arc(centre: Sequence[float], radius: float, start: float, end: float, count:
 
 
 def segment_table(part: Part) -> NDArray[np.float64]:
-    """A LATHE's segments for the kernels, (S, 11): r0 z0 r1 z1, normals at both ends nr nz, v at both ends, look index."""
+    """A LATHE's segments for the kernels, (S, 11): r0 z0 r1 z1, nr nz twice, v twice, index of the look."""
     p0, p1 = part.profile[:-1], part.profile[1:]
     along = p1 - p0
     length = np.linalg.norm(along, axis=1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]  # (H, W, 3) sRGB
 Color = tuple[int, int, int]
+Area = tuple[int, int, int, int]  # x0, y0, x1, y1 px
 PAINTERS: dict[str, Callable[[np.random.Generator], Picture]] = {}
 FONT = cv2.FONT_HERSHEY_DUPLEX
 
@@ -35,7 +36,8 @@ def _grain(rng: np.random.Generator, size: tuple[int, int], *cells: tuple[int, i
     for weight, (rows, columns) in enumerate(cells, start=1):
         lattice = rng.standard_normal((rows, columns)).astype(np.float32)
         lattice = np.pad(lattice, 2, mode="wrap")
-        big = cv2.resize(lattice, (width * (columns + 4) // columns, height * (rows + 4) // rows), interpolation=cv2.INTER_CUBIC)
+        size = (width * (columns + 4) // columns, height * (rows + 4) // rows)
+        big = cv2.resize(lattice, size, interpolation=cv2.INTER_CUBIC)
         top, left = 2 * height // rows, 2 * width // columns
         total += big[top : top + height, left : left + width] / weight
     return total / max(1e-6, float(total.std()))
@@ -50,7 +52,9 @@ def _flat(color: Color, height: int = 512, width: int = 512) -> Picture:
     return np.full((height, width, 3), color, np.uint8)
 
 
-def _text(picture: Picture, words: str, centre: tuple[float, float], height: float, color: Color, bold: float = 0.16) -> None:
+def _text(
+    picture: Picture, words: str, centre: tuple[float, float], height: float, color: Color, bold: float = 0.16
+) -> None:
     """Writes `words` centred at `centre` x, y, with capitals `height` px tall."""
     scale = height / cv2.getTextSize("H", FONT, 1.0, 1)[0][1]
     thick = max(1, round(bold * height))
@@ -62,8 +66,8 @@ def _text(picture: Picture, words: str, centre: tuple[float, float], height: flo
     cv2.putText(picture, words, at, FONT, scale, color, thick, cv2.LINE_AA)
 
 
-def _lines(picture: Picture, rng: np.random.Generator, area: tuple[int, int, int, int], pitch: int, color: Color) -> None:
-    """Small print: bars where words would be, in `area` x0, y0, x1, y1."""
+def _lines(picture: Picture, rng: np.random.Generator, area: Area, pitch: int, color: Color) -> None:
+    """Small print: bars where words would be, in `area`."""
     x0, y0, x1, y1 = area
     for y in range(y0, y1 - pitch // 2, pitch):
         x = x0
@@ -74,7 +78,7 @@ def _lines(picture: Picture, rng: np.random.Generator, area: tuple[int, int, int
             x += step + pitch // 2
 
 
-def _barcode(picture: Picture, rng: np.random.Generator, area: tuple[int, int, int, int]) -> None:
+def _barcode(picture: Picture, rng: np.random.Generator, area: Area) -> None:
     x0, y0, x1, y1 = area
     cv2.rectangle(picture, (x0, y0), (x1, y1), (250, 250, 250), -1)
     x = x0 + 6
@@ -128,8 +132,7 @@ def plaster(rng: np.random.Generator) -> Picture:
 @painter
 def cardboard(rng: np.random.Generator) -> Picture:
     """A parcel's side."""
-    out = _tint((178, 136, 94), 0.035 * _grain(rng, (512, 512), (60, 4), (20, 20), (200, 200)))
-    return out
+    return _tint((186, 146, 104), 0.016 * _grain(rng, (512, 512), (90, 90), (200, 200), (5, 5)))
 
 
 @painter
@@ -246,7 +249,8 @@ def bottle_label(rng: np.random.Generator) -> Picture:
 @painter
 def mug_stripes(rng: np.random.Generator) -> Picture:
     out = _flat((238, 232, 220), 512, 1024)
-    for y, tall, color in ((110, 70, (36, 92, 128)), (200, 24, (222, 138, 60)), (244, 130, (36, 92, 128)), (394, 24, (222, 138, 60))):
+    blue, orange = (36, 92, 128), (222, 138, 60)
+    for y, tall, color in ((110, 70, blue), (200, 24, orange), (244, 130, blue), (394, 24, orange)):
         out[y : y + tall] = color
     for k in range(12):
         cv2.circle(out, (43 + k * 85, 309), 26, (238, 232, 220), -1, cv2.LINE_AA)
@@ -284,7 +288,8 @@ def lemon_skin(rng: np.random.Generator) -> Picture:
 def book_cover(rng: np.random.Generator) -> Picture:
     out = _tint((30, 52, 86), 0.05 * _grain(rng, (512, 512), (128, 128)))
     for k in range(7):
-        cv2.ellipse(out, (256, 330), (40 + 26 * k, 40 + 26 * k), 0, 180, 360, (230 - 14 * k, 160 - 12 * k, 80), 8, cv2.LINE_AA)
+        size = 40 + 26 * k
+        cv2.ellipse(out, (256, 330), (size, size), 0, 180, 360, (230 - 14 * k, 160 - 12 * k, 80), 8, cv2.LINE_AA)
     cv2.rectangle(out, (60, 334), (452, 340), (240, 226, 190), -1)
     _text(out, "ROBOT", (256, 400), 52, (240, 226, 190))
     _text(out, "STORIES", (256, 464), 36, (240, 226, 190))
@@ -312,4 +317,5 @@ def sponge_holes(rng: np.random.Generator) -> Picture:
 @painter
 def checker(rng: np.random.Generator) -> Picture:
     cells = np.indices((8, 8)).sum(axis=0) % 2
-    return np.kron(np.where(cells[..., None] == 0, (236, 236, 230), (44, 46, 52)).astype(np.uint8), np.ones((32, 32, 1), np.uint8))
+    board = np.where(cells[..., None] == 0, (236, 236, 230), (44, 46, 52)).astype(np.uint8)
+    return board.repeat(32, axis=0).repeat(32, axis=1)
