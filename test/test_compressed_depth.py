@@ -5,6 +5,7 @@
 import struct
 import tracemalloc
 from collections.abc import Iterable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -121,6 +122,16 @@ def test_float_depth_is_quantised_inverse_depth(suffix: str, encode) -> None:
     assert_array_equal(np.isnan(depth), np.isnan(metres))
     step = metres[4:] ** 2 / a  # one unit of v, in metres
     assert (np.abs(depth[4:] - metres[4:]) <= step * 1.1).all()
+
+
+def test_a_real_depth_image(data_dir: Path) -> None:
+    """A recorded frame with its holes and noise, through both codecs; a part of it, as the encoder here is slow."""
+    path = sorted((data_dir / "ycbv" / "frames").glob("*_depth.png"))[0]
+    units = decode_png(path.read_bytes())
+    assert (units == 0).any()
+    assert_array_equal(decode_depth_payload(GARBAGE + path.read_bytes(), "16UC1; compressedDepth png"), units)
+    part = np.ascontiguousarray(units[100:300, 150:400])
+    assert_array_equal(decode_depth_payload(GARBAGE + rvl(part), "16UC1; compressedDepth rvl"), part)
 
 
 # -- what is broken is refused ---------------------------------------------------------------------------------------

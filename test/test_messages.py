@@ -96,6 +96,7 @@ def solid(center: list[float], object_id: int, count: int, grasps: int = 1) -> O
         centroid=np.array(center),
         covariance=np.array([[1.0, 0.1, 0.2], [0.1, 2.0, 0.3], [0.2, 0.3, 3.0]]) * 1e-6,
         box=OrientedBox(up_box, np.array([0.06, 0.04, 0.10])),
+        box_completed=True,
         height_above_support=0.10,
         valid_depth_ratio=0.95,
         occluded_ratio=0.25,
@@ -233,6 +234,10 @@ def test_3d_is_in_the_header_frame() -> None:
         corners = (np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)]) - 0.5) * xyz(obj.box_size)
         assert_allclose(corners @ T[:3, :3].T + T[:3, 3], base(source.box.corners), atol=1e-12)
         assert_allclose(obj.height_above_support, 0.10, rtol=1e-6)
+        assert obj.box_completed
+        assert obj.occluded_ratio == 0.25
+        assert obj.time_since_seen == 0.0
+    assert not msg.objects[2].box_completed
 
 
 def test_grasps_are_in_the_header_frame() -> None:
@@ -388,6 +393,9 @@ def test_voxels_keep_one_point_per_cell() -> None:
     one = Scene(scene.frame, scene.instances[:1], (obj,))
     assert_array_equal(thin_clouds(one, voxel=0.01).points[0], points[[0, 2, 4]])
     assert_array_equal(thin_clouds(one, max_per_object=2).points[0], points[[0, 4]])
+    assert_array_equal(thin_clouds(one, max_per_object=2, voxel=0.01).points[0], points[[0, 4]])
+    assert_array_equal(thin_clouds(one, max_per_object=1, voxel=0.01).points[0], points[[0]])
+    assert_array_equal(thin_clouds(one, max_per_object=3, voxel=0.001).points[0], points[[0, 2, 4]])
 
 
 def test_points_that_did_not_travel_are_refused() -> None:

@@ -48,6 +48,7 @@ __all__ = [
     "transform_message",
 ]
 
+NO_LIMIT = 2**31  # points of an object
 UNKNOWN_CLASS = MAX_LABEL  # pixel value of class-agnostic objects in the class image
 
 
@@ -76,7 +77,7 @@ def objects_message(
     (default: all points). `in_workspace` and `ages` (frames each id has been seen) are per row of the scene.
     """
     order = label_order(scene)
-    clouds = thin_clouds(scene, MAX_POINTS) if clouds is None else clouds
+    clouds = thin_clouds(scene, NO_LIMIT) if clouds is None else clouds
     T = T_header_camera
     msg = SegmentedObjectArray(header=header, image_frame_id=image_frame_id, image_to_header=transform_message(T))
     if camera_info is not None:
@@ -108,9 +109,6 @@ def objects_message(
     if include_points:
         msg.points = cloud_message(clouds, header, T)
     return msg
-
-
-MAX_POINTS = 2**31  # "all": what thin_clouds takes for no limit
 
 
 def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[int]) -> None:
