@@ -146,6 +146,8 @@ def _parse_field(f: dataclasses.Field, hint: Any, values: Mapping, path: str) ->
         return select(meta["group"], value, path)
     if dataclasses.is_dataclass(hint):
         return parse(typing.cast(type, hint), {} if value is None else value, path)
+    if isinstance(value, bool) and str(value).lower() in meta.get("choices", ()):
+        value = str(value).lower()  # YAML and ROS read true without quotes as a boolean
     checked = _convert(value, hint, path, meta.get("unit", ""))
     _check_range(checked, meta, path)
     return checked

@@ -1,251 +1,130 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle node. Configure: parameters, plugins, model. Activate: subscriptions and workers.
+"""The node as a process: autostart, one line instead of a traceback, and a clean end on ctrl-C or SIGTERM.
 
-ros2 run seg_perception seg_perception_node --ros-args -p config:=tabletop,realsense
+    ros2 run seg_perception seg_perception_node --ros-args -p config:=tabletop,realsense
+
+The node itself is in lifecycle_node.py; it is imported once signals are heard.
 """
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-
-from seg_perception.config import Config
-from seg_perception.msg import ModelStatus
-from seg_perception.ros.diagnostics import Diagnostics
-from seg_perception.ros.engine import Engine, class_names
-from seg_perception.ros.inputs import Inputs
-from seg_perception.ros.model_status import ModelStatusTopic
-from seg_perception.ros.model_swap import ModelSwap
-from seg_perception.ros.outputs import Outputs
-from seg_perception.ros.parameters import Parameters
-from seg_perception.ros.perception import Perception
-from seg_perception.ros.reports import Reports
-from seg_perception.ros.services import Services
-from seg_perception.ros.transforms import TransformError, Transforms
-
-FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-class SegPerceptionNode(LifecycleNode):
-    """RGB-D topics in, objects out."""
-
-    def __init__(self, debug: bool = False, **kwargs: Any) -> None:
-        super().__init__("seg_perception", **kwargs)
-        self._debug = debug
-        self.finished = threading.Event()
-        self.state_label = "unconfigured"
-        self.problem = ""  # why the last transition failed
-        self.engine = Engine()
-        self.inputs: Inputs | None = None
-        self.perception: Perception | None = None
-        self._outputs: Outputs | None = None
-        self._enabled = True
-        self.reports = Reports(lambda line: self.get_logger().warning(line))
-        self.transforms = Transforms(self)
-        self.parameters = Parameters(self, lambda: self.engine.pipeline is not None, self._apply)
-        self.model_status = ModelStatusTopic(self)
-        self.services_of_node = Services(self)
-        self._model_swap = ModelSwap(self, self.services_of_node.calls)
-        self._diagnostics = Diagnostics(self)
-        self._follow = self.create_timer(
-            FOLLOW_PERIOD, self._follow_publishers, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
-        self._jumps = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
-            post_callback=self._on_clock_jump,
-        )
-        _answer_impossible_transitions(self)
-
-    # -- what others ask ---------------------------------------------------------------------------------------------
-
-    @property
-    def streaming(self) -> bool:
-        """Whether frames are processed that no call waits for."""
-        return self.perception is not None and self._enabled and self.parameters.config.run == "stream"
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return class_names(self.engine.pipeline)
-
-    def enable(self, on: bool) -> None:
-        """Switches the stream on or off; calls work in any case."""
-        self._enabled = on
-        self.update_inputs()
-
-    def update_inputs(self) -> None:
-        """Subscribes while somebody needs frames."""
-        if self.perception is None or self.inputs is None:
-            return
-        feed = self.perception.feed
-        feed.streaming = self.streaming
-        if self.streaming or feed.calls:
-            self.inputs.open()
-        else:
-            self.inputs.close()
-
-    def report(self, error: Exception, where: str) -> str:
-        """Logs an error in one line, with the traceback if debugging; the line."""
-        text = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ValueError | TransformError):
-            text = f"{type(error).__name__}: {text}"
-        self.get_logger().error(f"{where}: {text}")
-        if self._debug:
-            self.get_logger().error("".join(traceback.format_exception(error)))
-        return text
-
-    def adopt_segmenter(self, config: Config) -> None:
-        """Another segmenter is running: the parameters say so from now on."""
-        self.parameters.adopt(config, "segmenter")
-        if self.perception is not None:
-            self.perception.config = self.parameters.config
-
-    # -- lifecycle ---------------------------------------------------------------------------------------------------
-
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("configure", "inactive", self._configure, undo=self._cleanup)
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition(
-            "activate", "active", lambda: self._activate(state), undo=lambda: self._deactivate(state)
-        )
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("deactivate", "inactive", lambda: self._deactivate(state))
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("cleanup", "unconfigured", self._cleanup)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        def shut_down() -> None:
-            self._deactivate(state)
-            self._cleanup()
-
-        return self._transition("shutdown", "finalized", shut_down)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self.on_cleanup(state)
-
-    def _transition(
-        self, name: str, goal: str, action: Callable[[], None], undo: Callable[[], None] | None = None
-    ) -> TransitionCallbackReturn:
-        """Does it or says why not; rclpy would swallow the exception."""
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the node stays up and says so
-            self.problem = f"{name} failed: {self.report(error, name)}"
-            if undo is not None:
-                undo()
-            if name == "configure":
-                self.model_status.say(ModelStatus.FAILED, None, self.problem)
-            return FAILURE
-        self.problem = ""
-        self.state_label = goal
-        return SUCCESS
-
-    def _configure(self) -> None:
-        self.model_status.say(ModelStatus.LOADING)
-        config = self.parameters.load()
-        self.engine.load(config)
-        self._outputs = Outputs(self)
-        self._listen_to_transforms(config)
-        self.model_status.say(ModelStatus.WARMING_UP, self.engine.pipeline, "warms up when activated")
-
-    def _activate(self, state: LifecycleState) -> None:
-        super().on_activate(state)
-        config = self.parameters.config
-        self.perception = Perception(
-            self, config, self.engine, self.transforms, self._outputs, self.reports, self._say_ready
-        )
-        self.inputs = Inputs(self, config, self.perception.feed)
-        self._outputs.activate()
-        self.update_inputs()
-
-    def _deactivate(self, state: LifecycleState) -> None:
-        if self.inputs is not None:
-            self.inputs.close()
-            self.inputs = None
-        if self.perception is not None:
-            self.perception.feed.end_calls("the node was deactivated")
-            perception, self.perception = self.perception, None
-            if not perception.close():
-                self.get_logger().error("deactivate: a plugin does not return; its thread is left behind")
-        super().on_deactivate(state)
-
-    def _cleanup(self) -> None:
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        self.engine.unload()
-        self.model_status.say(ModelStatus.UNLOADED)
-
-    def _say_ready(self) -> None:
-        self.model_status.say(ModelStatus.READY, self.engine.pipeline)
-
-    # -- changes while running ---------------------------------------------------------------------------------------
-
-    def _apply(self, config: Config) -> None:
-        """Live options, from the next frame on. Raises ConfigError if a plugin cannot."""
-        pipeline = self.engine.prepare(config)
-        self.engine.use(pipeline)
-        if self.perception is not None:
-            self.perception.config = config
-            self.perception.feed.pairer.slop_ns = round(config.sync.slop * 1e9)
-        self._listen_to_transforms(config)
-
-    def _listen_to_transforms(self, config: Config) -> None:
-        if config.target_frame or config.gravity.frame or config.workspace.frame:
-            try:
-                self.transforms.listen()
-            except TransformError as error:
-                self.report(error, "transforms")
-
-    def _follow_publishers(self) -> None:
-        if self.inputs is not None:
-            self.inputs.follow()
-
-    def _on_clock_jump(self, jump: Any) -> None:
-        self.get_logger().warning("the clock jumped back: transforms, pairs, tracks and results are forgotten")
-        self.transforms.clear()
-        perception = self.perception
-        if perception is not None:
-            perception.feed.clear()
-            self.services_of_node.calls.start(perception.restart)
-
-    def destroy_node(self) -> None:
-        self._jumps.unregister()
-        self.services_of_node.calls.close()
-        super().destroy_node()
-
-
-def _answer_impossible_transitions(node: LifecycleNode) -> None:
-    """rclpy raises on a transition that the state does not allow, and the caller would wait for ever."""
-    service = node._service_change_state
-    change_state = service.callback
-
-    def callback(request: Any, response: Any) -> Any:
-        try:
-            return change_state(request, response)
-        except Exception as error:  # noqa: BLE001 - rclpy's RCLError is not importable by a public name
-            node.get_logger().warning(f"transition refused: {' '.join(str(error).split())}")
-            response.success = False
-            return response
-
-    service.callback = callback
+LAST_WORDS = 10.0  # s to shut down in; a plugin that hangs is left
+INTERRUPTED = 130  # exit code of a process that was told to stop before it ran
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any], Any] | None = None) -> int:
-    """Runs the node as a process; the exit code."""
-    from seg_perception.ros.process_of_node import run
+    """Spins the node until a signal comes. 0 = told to stop, 1 = it cannot start, with one line on standard error.
 
-    return run(arguments, transform_buffer)
+    The executor spins in a thread, so that the main thread hears signals at once. `--debug` shows tracebacks.
+    `transform_buffer(node)` makes another buffer than tf2's (tests).
+    """
+    stop = threading.Event()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+    command = list(sys.argv if arguments is None else ["seg_perception_node", *arguments])
+    debug = "--debug" in command
+
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from seg_perception.ros.lifecycle_node import SegPerceptionNode
+
+    node = executor = None
+    try:
+        if stop.is_set():
+            return INTERRUPTED
+        rclpy.init(args=[w for w in command if w != "--debug"], signal_handler_options=SignalHandlerOptions.NO)
+        node = SegPerceptionNode(debug=debug)
+        if transform_buffer is not None:
+            node.transforms.use(transform_buffer(node))
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        return _spin(node, executor, stop)
+    except Exception as error:  # noqa: BLE001 - a malformed parameter file, a bad name: rclpy has no common base
+        if debug:
+            traceback.print_exc()
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        sys.stderr.write(f"error: {lines[0] if lines else type(error).__name__}\n")
+        return 1
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if executor is not None:
+            executor.shutdown(timeout_sec=0)
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(node: Any, executor: Any, stop: threading.Event) -> int:
+    failed = threading.Event()
+    spinning = threading.Thread(target=_spin_until, args=(node, executor), name="executor", daemon=True)
+    spinning.start()
+
+    def start() -> None:
+        if not _autostart(node):
+            failed.set()
+            stop.set()
+
+    if node.parameters.wants_autostart:
+        executor.create_task(start)
+    stop.wait()
+    ended = threading.Event()
+
+    def end() -> None:
+        if node.state_label != "finalized":
+            node.trigger_shutdown()
+        ended.set()
+
+    executor.create_task(end)
+    clean = ended.wait(LAST_WORDS)
+    deadline = time.monotonic() + 1.0
+    while node.services_of_node.calls.running and time.monotonic() < deadline:
+        time.sleep(0.01)  # calls that were woken send their answers
+    node.finished.set()
+    executor.wake()
+    spinning.join(1.0)
+    if not clean:
+        sys.stderr.write("error: a transition or a plugin does not return\n")
+        sys.stderr.flush()
+        os._exit(1)
+    return 1 if failed.is_set() else 0
+
+
+def _spin_until(node: Any, executor: Any) -> None:
+    from rclpy.executors import ExternalShutdownException, ShutdownException
+
+    while not node.finished.is_set():
+        try:
+            executor.spin_once()
+        except (ExternalShutdownException, ShutdownException):
+            return
+        except Exception as error:  # noqa: BLE001 - one callback's error must not end the node
+            node.report(error, "callback")
+
+
+def _autostart(node: Any) -> bool:
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    for trigger in (node.trigger_configure, node.trigger_activate):
+        if trigger() != TransitionCallbackReturn.SUCCESS:
+            return False
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked at again in every collection
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes and rigs for tests over real DDS; without rclpy and the built messages these tests skip."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # rig.py and the segmenters
+os.environ.setdefault("ROS_DOMAIN_ID", "42")
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def _missing() -> str:
+    if importlib.util.find_spec("rclpy") is None:
+        return "no ROS 2 here: source scripts/env"
+    try:
+        importlib.import_module("seg_perception.msg")
+    except ImportError as error:
+        return f"the messages are not built: {error}"
+    return ""
+
+
+MISSING = _missing()
+collect_ignore_glob = ["test_*.py"] if MISSING else []
+
+RED = "segmenter.plugin:=segmenters_for_tests:RedThings"
+
+
+def pytest_report_header() -> str:
+    return f"test/ros skipped: {MISSING}" if MISSING else "test/ros: over real DDS"
+
+
+@pytest.fixture(scope="module")
+def namespace(request: pytest.FixtureRequest) -> str:
+    """One namespace per test module, so that nobody hears another module's camera."""
+    return f"/{request.module.__name__.rpartition('.')[2]}"
+
+
+@pytest.fixture(scope="module")
+def rig(namespace: str) -> Iterator:
+    """The camera, listeners and caller of a module."""
+    from rig import Rig
+
+    made = Rig(namespace)
+    yield made
+    made.close()
