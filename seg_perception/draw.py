@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import colorsys
-import itertools
 
 import cv2
 import numpy as np
@@ -31,7 +30,7 @@ WORDS = {
     Status.EMPTY_MASK: "empty mask",
     Status.NOT_PROCESSED: "not processed",
 }
-BOX_EDGES = tuple((a, a | 1 << axis) for axis in range(3) for a in range(8) if not a & 1 << axis)
+BOX_EDGES = np.array([(a, a | 1 << axis) for axis in range(3) for a in range(8) if not a & 1 << axis])
 SHIFT = 4  # bits of subpixel position in cv2's drawing calls
 FAR = 1 << 20  # px; what projects beyond this is not drawn
 
@@ -102,39 +101,36 @@ def _far_to_near(objects: tuple[Object3D, ...]) -> list[int]:
 
 def _draw_box(picture: NDArray, frame: Frame, box: OrientedBox, shade: tuple[int, ...], thick: int) -> None:
     corners = box.corners
-    hidden = int(np.argmax(np.linalg.norm(corners, axis=1)))  # the farthest corner's three edges lie behind the object
-    behind = [edge for edge in BOX_EDGES if hidden in edge]
-    pixels = _pixels(frame, corners)
-    soft = tuple(int(c * 0.55) for c in shade)
-    for edges, tone in ((behind, soft), ([e for e in BOX_EDGES if hidden not in e], shade)):
-        for a, b in edges:
-            _line(picture, pixels[[a, b]], tone, thick)
+    hidden = np.argmax(np.square(corners).sum(axis=1))  # the farthest corner's three edges lie behind the object
+    edges = _pixels(frame, corners)[BOX_EDGES]
+    behind = (hidden == BOX_EDGES).any(axis=1)
+    _lines(picture, edges[behind], tuple(int(c * 0.55) for c in shade), thick)
+    _lines(picture, edges[~behind], shade, thick)
 
 
 def _draw_grasp(
     picture: NDArray, taken: NDArray, frame: Frame, grasp: Grasp, shade: tuple[int, ...], thick: int
 ) -> None:
-    half, stem = grasp.width / 2, 0.09
+    half, palm, stem = grasp.width / 2, -0.045, -0.09  # m along the approach, from the fingertips
     if grasp.kind == GraspKind.SUCTION:
         turn = np.linspace(0, 2 * np.pi, 17)
-        cup = np.stack([0.015 * np.cos(turn), 0.015 * np.sin(turn), 0 * turn], axis=1)
-        strokes = [cup, np.array([[0, 0, -stem], [0, 0, 0]])]
+        path = np.stack([0.015 * np.cos(turn), 0.015 * np.sin(turn), 0 * turn], axis=1)
+        handle = np.array([[0, 0, stem], [0, 0, 0]])
     else:
-        palm = -0.045  # m behind the fingertips
-        jaws = np.array([[0, -half, 0.0], [0, -half, palm], [0, half, palm], [0, half, 0.0]])
-        strokes = [jaws, np.array([[0, 0, palm], [0, 0, -stem]])]
-    drawn = [_pixels(frame, transform_points(grasp.T_camera_grasp, stroke)) for stroke in strokes]
+        path = np.array([[0, -half, 0.0], [0, -half, palm], [0, half, palm], [0, half, 0.0]])
+        handle = np.array([[0, 0, palm], [0, 0, stem]])
+    pixels = _pixels(frame, transform_points(grasp.T_camera_grasp, np.concatenate([path, handle])))
+    strokes = np.stack([pixels[:-1], pixels[1:]], axis=1)[np.arange(len(pixels) - 1) != len(path) - 1]
     for tone, width in ((EDGE, 3 * thick + 2), (GRIPPER, 2 * thick)):
-        for pixels in drawn:
-            _line(picture, pixels, tone, width)
+        _lines(picture, strokes, tone, width)
+    visible = pixels[_drawable(pixels)]
+    if not len(visible):
+        return
     if grasp.kind != GraspKind.SUCTION:
-        for tip in drawn[0][[0, 3]]:
+        for tip in pixels[[0, 3]]:
             _dot(picture, tip, shade, 2 * thick)
-    visible = np.concatenate(drawn)
-    visible = visible[np.isfinite(visible).all(axis=1) & (np.abs(visible).max(axis=1) < FAR)]
-    if len(visible):
-        x0, y0, x1, y1 = (max(0, int(v)) for v in (*visible.min(axis=0) - thick, *visible.max(axis=0) + thick + 1))
-        taken[y0:y1, x0:x1] = True
+    x0, y0, x1, y1 = (max(0, int(v)) for v in (*visible.min(axis=0) - thick, *visible.max(axis=0) + thick + 1))
+    taken[y0:y1, x0:x1] = True
 
 
 def _pixels(frame: Frame, points: NDArray) -> NDArray[np.float64]:
@@ -143,16 +139,18 @@ def _pixels(frame: Frame, points: NDArray) -> NDArray[np.float64]:
     return project(frame.intrinsics, points)
 
 
-def _line(picture: NDArray, pixels: NDArray, tone: tuple[int, ...], width: int) -> None:
-    for pair in itertools.pairwise(pixels):
-        ends = np.stack(pair)
-        if np.isfinite(ends).all() and np.abs(ends).max() < FAR:
-            a, b = np.round(ends * (1 << SHIFT)).astype(int).tolist()
-            cv2.line(picture, a, b, tone, width, cv2.LINE_AA, SHIFT)
+def _drawable(pixels: NDArray) -> NDArray[np.bool_]:
+    return (np.abs(pixels) < FAR).all(axis=-1)  # False for NaN: behind the camera
+
+
+def _lines(picture: NDArray, strokes: NDArray, tone: tuple[int, ...], width: int) -> None:
+    """Straight lines `strokes` (K, 2, 2) px; those that leave the camera's half of the world are left out."""
+    ends = np.round(strokes[_drawable(strokes).all(axis=1)] * (1 << SHIFT)).astype(np.int32)
+    cv2.polylines(picture, list(ends), False, tone, width, cv2.LINE_AA, SHIFT)
 
 
 def _dot(picture: NDArray, pixel: NDArray, tone: tuple[int, ...], radius: int) -> None:
-    if np.isfinite(pixel).all() and np.abs(pixel).max() < FAR:
+    if _drawable(pixel):
         x, y = np.round(pixel * (1 << SHIFT)).astype(int).tolist()
         cv2.circle(picture, (x, y), radius << SHIFT, tone, cv2.FILLED, cv2.LINE_AA, SHIFT)
 

@@ -65,6 +65,25 @@ class Near:
         return Instances.of(Masks.from_label_image(labels, count - 1))
 
 
+class Interrupted(Near):
+    """Like `Near`, but at the second frame ctrl-C comes inside code that wraps the exception, or loses it."""
+
+    @dataclass(frozen=True)
+    class Config(Near.Config):
+        wraps: bool = option(True, "else it loses it")
+
+    def segment(self, frame):
+        found = super().segment(frame)
+        if self.calls == 3:  # the first one warms up
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1.0)
+            except KeyboardInterrupt as error:
+                if self.config.wraps:
+                    raise SystemError("a result with an exception set") from error
+        return found
+
+
 NEAR = ["--set", f"segmenter.plugin={HERE}:Near", "--set", "grasping.planners=[]"]
 
 
@@ -165,6 +184,16 @@ def test_an_interrupt_while_starting_is_one_line(folder):
     assert error.strip().count("\n") == 0
 
 
+@pytest.mark.parametrize("wraps", ["true", "false"])
+def test_an_interrupt_inside_compiled_code_is_not_lost(folder, tmp_path, capsys, wraps):
+    plugin = ["--set", f"segmenter.plugin={HERE}:Interrupted", "--set", f"segmenter.wraps={wraps}", *NEAR[2:]]
+    assert main(["run", str(folder), *plugin, "--output", str(tmp_path)]) == 130
+    frames = json.loads((tmp_path / "objects.json").read_text())["frames"]
+    assert len(frames) == (1 if wraps == "true" else 2)  # of three
+    assert capsys.readouterr().err.endswith("seg-perception: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was before
+
+
 def test_real_frames_end_to_end(data_dir, tmp_path):
     assert main(["run", str(data_dir / "mosd"), "--frames", "3", "--output", str(tmp_path)]) == 0
     frames = json.loads((tmp_path / "objects.json").read_text())["frames"]
@@ -220,6 +249,12 @@ def test_pixels_without_depth_count_only_where_meta_says_so(folder, capsys):
         (folder / "meta.json").write_text(json.dumps({**meta, "ignore_invalid_depth": ignored}))
         assert main(["evaluate", str(folder), *NEAR, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["weighted_overlap"] == pytest.approx(expected)
+
+
+def test_evaluate_keeps_what_it_has(folder, tmp_path):
+    out = tmp_path / "score.json"
+    assert main(["evaluate", str(folder), *NEAR, "--set", "segmenter.fail_at=4", "--json", str(out)]) == 1
+    assert json.loads(out.read_text())["frames"] == 2  # of three: it says so
 
 
 def test_evaluate_needs_truth(folder, capsys):

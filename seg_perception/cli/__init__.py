@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+
+from seg_perception.cli.interrupt import Interruptible, check, seen
 
 COMMANDS = {
     "run": "a folder of RGB-D frames to objects.json and pictures",
@@ -29,15 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code is 0, 1 = failure, 2 = wrong usage, 130 = interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((word for word in words if word in COMMANDS), "")
-    debug = "--debug" in words
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
-        command = importlib.import_module(f"{__name__}.{chosen}") if chosen else None
-        options = _parser(chosen, command).parse_args(words)
-        assert command is not None  # argparse has seen to it
-        code: int = command.execute(options)
-        sys.stdout.flush()
-        return code
+        with Interruptible():
+            return _execute(chosen, words)
     except KeyboardInterrupt:
         print("seg-perception: interrupted", file=sys.stderr)
         return 130
@@ -45,10 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # the one place where every error ends
-        if debug:
+        if "--debug" in words:
             raise
         print(f"seg-perception {chosen}: {_line(error)}", file=sys.stderr)
         return 1
+
+
+def _execute(chosen: str, words: Sequence[str]) -> int:
+    try:
+        command = importlib.import_module(f"{__name__}.{chosen}") if chosen else None
+        options = _parser(chosen, command).parse_args(words)
+        assert command is not None  # argparse has seen to it
+        code: int = command.execute(options)
+        sys.stdout.flush()
+    except Exception as error:
+        if seen():  # it came inside compiled code and looks like a failure of that
+            raise KeyboardInterrupt from error
+        raise
+    check()
+    return code
 
 
 def _parser(chosen: str, command: ModuleType | None) -> argparse.ArgumentParser:
@@ -62,10 +71,6 @@ def _parser(chosen: str, command: ModuleType | None) -> argparse.ArgumentParser:
         if command is not None and name == chosen:
             command.add_arguments(sub)
     return parser
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _line(error: Exception) -> str:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from seg_perception.cli.interrupt import check
+
 T = TypeVar("T")
 EVERY = 5.0  # s between the plain lines of progress where there is no terminal
 
@@ -63,15 +65,18 @@ def say(line: str) -> None:
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """`items`, with a bar on stderr; a plain line now and then where stderr is not a terminal."""
+    """`items`, with a bar on stderr; a plain line now and then where stderr is not a terminal. Ctrl-C ends it."""
     if sys.stderr.isatty():
         from tqdm import tqdm  # here, so that `doctor` can say that it is missing
 
-        yield from tqdm(items, total=total, desc=label, unit="frame", leave=False)
+        for item in tqdm(items, total=total, desc=label, unit="frame", leave=False):
+            yield item
+            check()
         return
     last = time.monotonic()
     for k, item in enumerate(items):
         yield item
+        check()
         if time.monotonic() - last > EVERY:
             last = time.monotonic()
             say(f"{label}: {k + 1} of {total} frames")

@@ -49,41 +49,37 @@ def execute(options: argparse.Namespace) -> int:
     pipeline = Pipeline.from_config(load_config(*(options.config or ["tabletop"]), overrides=options.set))
     pipeline.warm_up(folder.intrinsics.width, folder.intrinsics.height)
     count = min(len(folder), options.frames or len(folder))
-    names: list[str] = []
+    rows: list[dict[str, Any]] = []
     scores: list[FrameScore] = []
-    segment_ms: list[float] = []
-    total_ms: list[float] = []
-    for k, record in enumerate(progress(islice(folder, count), count, "evaluate")):
-        assert record.instances is not None
-        assert record.frame.depth is not None
-        # Judged on the pixels that were measured, also on those that dropout takes away: the same task in both cases.
-        ignore = np.isnan(record.frame.depth) if folder.ignore_invalid_depth else None
-        frame = record.frame
-        if options.dropout:
-            frame = replace(frame, depth=drop_depth(record.frame.depth, options.dropout, options.seed + k))
-        start = time.perf_counter()
-        scene = pipeline.process(frame)
-        total_ms.append(1000 * (time.perf_counter() - start))
-        segment_ms.append(1000 * scene.instances.seconds)
-        names.append(record.name)
-        scores.append(score_frame(scene.instances.masks, record.instances, ignore))
-    result = {
-        "folder": str(folder.path),
-        "dropout": options.dropout,
-        "seed": options.seed,
-        **average(scores),
-        "segment_ms": _median_p95(segment_ms),
-        "total_ms": _median_p95(total_ms),
-        "per_frame": [
-            {"name": n, **s.to_dict(), "segment_ms": a, "total_ms": b}
-            for n, s, a, b in zip(names, scores, segment_ms, total_ms, strict=True)
-        ],
-    }
-    if options.json:
-        write_result(result, options.json)
-    if options.json != "-":
-        print(_table(result))
+    about = {"folder": str(folder.path), "dropout": options.dropout, "seed": options.seed}
+    try:
+        for k, record in enumerate(progress(islice(folder, count), count, "evaluate")):
+            assert record.instances is not None
+            assert record.frame.depth is not None
+            # Judged on the recorded pixels, also on those that dropout takes away: the same task in both cases.
+            ignore = np.isnan(record.frame.depth) if folder.ignore_invalid_depth else None
+            frame = record.frame
+            if options.dropout:
+                frame = replace(frame, depth=drop_depth(record.frame.depth, options.dropout, options.seed + k))
+            start = time.perf_counter()
+            scene = pipeline.process(frame)
+            total_ms = 1000 * (time.perf_counter() - start)
+            scores.append(score_frame(scene.instances.masks, record.instances, ignore))
+            times = {"segment_ms": 1000 * scene.instances.seconds, "total_ms": total_ms}
+            rows.append({"name": record.name, **scores[-1].to_dict(), **times})
+    finally:  # also after ctrl-C: it says of how many frames
+        if rows:
+            _deliver(about, scores, rows, options.json)
     return 0
+
+
+def _deliver(about: dict[str, Any], scores: list[FrameScore], rows: list[dict[str, Any]], out: str | None) -> None:
+    times = {key: _median_p95([row[key] for row in rows]) for key in ("segment_ms", "total_ms")}
+    result = {**about, **average(scores), **times, "per_frame": rows}
+    if out:
+        write_result(result, out)
+    if out != "-":
+        print(_table(result))
 
 
 def _table(result: dict[str, Any]) -> str:
