@@ -235,8 +235,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nest(name: str, value: Any) -> dict[str, Any]:
-    """`nest("a.b", 1)` is `{"a": {"b": 1}}`."""
+    """`nest("a.b", 1)` is `{"a": {"b": 1}}`; `module.path:Class` is one key."""
     head, _, rest = name.partition(".")
+    if ":" in rest and ":" not in head:
+        module, _, tail = rest.partition(":")
+        cls, _, rest = tail.partition(".")
+        return {head: {f"{module}:{cls}": nest(rest, value) if rest else value}}
     return {head: nest(rest, value) if rest else value}
 
 

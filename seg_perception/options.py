@@ -241,8 +241,8 @@ def describe(config: Any, path: str = "") -> Iterator[Option]:
         value, name, meta = getattr(config, f.name), _join(path, f.name), f.metadata
         if meta.get("many"):
             names = tuple(s.plugin for s in value)
-            known = tuple(available(meta["group"]))
-            yield Option(name, tuple[str, ...], names, names, f"{meta['doc']} (known: {', '.join(known)})", live=True)
+            known = ", ".join(available(meta["group"]))
+            yield Option(name, tuple[str, ...], names, names, f"{meta['doc']} (known: {known})", live=True)
             for chosen in value:
                 yield from describe(chosen.config, _join(path, chosen.plugin))
         elif isinstance(value, Selected):

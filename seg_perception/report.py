@@ -115,7 +115,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def to_json(value: Any) -> str:
     """`value` as JSON text; arrays become lists on one line, NaN and infinities null, numbers keep seven digits."""
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", text)
 
 
 def _object_of(obj: Object3D, class_id: int, name: str, score: float, box_2d: np.ndarray) -> dict[str, Any]:

@@ -219,6 +219,18 @@ def test_planners_have_their_sections_beside_the_list():
     assert [p.plugin for p in only_section.planners] == ["top_down"]  # the default list
 
 
+def test_a_planner_of_a_module_in_a_package_can_be_set_by_its_dotted_name(tmp_path, monkeypatch):
+    package = tmp_path / "some_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "planners.py").write_text(f"from {HERE} import Planner")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "some_package.planners:Planner"
+    config = load_config({"grasping": {"planners": [name]}}, overrides={f"grasping.{name}.depth": 0.07})
+    assert config.grasping.planners[0].config.depth == 0.07
+    assert f"grasping.{name}.depth" in {o.name for o in describe(config)}
+
+
 def test_the_section_of_a_planner_that_is_not_asked_is_checked_too():
     tree = {"grasping": {"planners": [], "top_down": {"grippr": "x"}}}
     with pytest.raises(ConfigError, match=r"unknown key 'grasping\.top_down\.grippr'"):
