@@ -90,7 +90,7 @@ class Parameters:
     def _read(self, files: str, given: Mapping[str, Any]) -> Config:
         known = {name: value for name, value in given.items() if not self._is_foreign(name)}
         sources = [name.strip() for name in files.split(",") if name.strip()]
-        return load_config(*sources, overrides=self._typed(known))
+        return load_config(_default_plugins(), *sources, overrides=self._typed(known))
 
     def _typed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Texts of options that ROS has no type for, read as YAML."""
@@ -154,6 +154,8 @@ class Parameters:
         given.update(changed)
         config = self._read(files, given)
         if self._is_configured():
+            if files != self._files:
+                raise ConfigError(f"{CONFIG}: cannot change while the node is configured; needs cleanup first")
             self._refuse_others_than_live(config)
             self._apply(config)
         self._files, self._given, self.config = files, given, config
@@ -196,6 +198,12 @@ class Parameters:
         finally:
             self._mirroring = False
         self._options = options
+
+
+def _default_plugins() -> dict[str, Any]:
+    """The plugins that run when none is named, so that their options can be given without naming them."""
+    sections = to_mapping(Config()).items()
+    return {name: {"plugin": s["plugin"]} for name, s in sections if isinstance(s, dict) and "plugin" in s}
 
 
 def _overrides(node: Node) -> dict[str, Any]:
