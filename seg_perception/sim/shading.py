@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from seg_perception.sim.raycast import NOWHERE, hit_world
 from seg_perception.sim.shapes import BOX
@@ -26,6 +27,17 @@ MATERIAL = np.dtype(
 LINEAR = np.where(np.arange(256) <= 10, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
 
 AROUND = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])
+DISPLAY_STEP = 1 / 512
+
+
+def _display_table() -> NDArray[np.float64]:
+    """Linear light in steps of DISPLAY_STEP to sRGB 0..1, with a soft shoulder (Narkowicz's fit of the ACES curve)."""
+    x = np.arange(2049) * DISPLAY_STEP
+    x = np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0.0, 1.0)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+
+
+DISPLAY = _display_table()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -88,7 +100,7 @@ def _is_edge(part, feature, raw, y, x):  # type: ignore[no-untyped-def]
         contrast = 0.0
         for c in range(3):
             contrast += abs(raw[b, a, c] - raw[y, x, c])
-        if contrast > (0.15 if feature[b, a] != feature[y, x] else 0.35):
+        if contrast > (0.15 if feature[b, a] != feature[y, x] else 0.45):
             return True
     return False
 
@@ -129,7 +141,8 @@ def _shade(scene, eye, d, hit, pixel, seen):  # type: ignore[no-untyped-def]
         if material.shine > 0.0:
             half = plus(toward, to_eye)
             cosine = max(0.0, dot(half, n)) / norm(half)
-            highlight = plus(highlight, scale(arriving, material.shine * cosine**material.gloss))
+            if cosine > 0.7:  # below, its power is nothing to see
+                highlight = plus(highlight, scale(arriving, material.shine * cosine**material.gloss))
     return (
         _display(albedo[0] * light[0] + highlight[0]),
         _display(albedo[1] * light[1] + highlight[1]),
@@ -162,6 +175,7 @@ def _texel(levels, texels, u, v, footprint, span_u, span_v):  # type: ignore[no-
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _display(x):  # type: ignore[no-untyped-def]
-    """Linear light to sRGB 0..1 with a soft shoulder (Narkowicz's fit of the ACES curve)."""
-    x = min(1.0, max(0.0, x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)))
-    return 12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055
+    """sRGB 0..1 of linear light, from the table."""
+    at = min(x / DISPLAY_STEP, len(DISPLAY) - 1.001)
+    k = int(at)
+    return DISPLAY[k] + (at - k) * (DISPLAY[k + 1] - DISPLAY[k])
