@@ -236,7 +236,7 @@ def object_pixels(z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap
 
 @njit(cache=True, nogil=True)
 def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
-    """`core` and the pixels of `keep` that touch it in depth: the rim that the core lacks, but no thin band along it."""
+    """`core` and the pixels of `keep` that touch it in depth: the rim that a core lacks, but no thin band along it."""
     rows, columns = z.shape
     out = core.copy()
     for y in range(1, rows - 1):

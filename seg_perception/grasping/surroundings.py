@@ -21,7 +21,7 @@ NO_IGNORE = np.empty((0, 0), np.bool_)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScenePoints:
-    """Points all over the frame, thinned: `points` (P, 3) m, and the row of the mask each lies in, `owner` (P,), -1 none."""
+    """Thinned points of the frame, `points` (P, 3) m, and the row of the mask each is in, `owner` (P,), -1 = none."""
 
     points: NDArray[np.float32]
     owner: NDArray[np.int32]

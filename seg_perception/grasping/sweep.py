@@ -30,7 +30,7 @@ MIN_DEPTH = 0.004  # m, less of the object between the jaws holds nothing
 
 @njit(cache=True, nogil=True)
 def local(points, T, reach):  # type: ignore[no-untyped-def]
-    """`points` (P, 3) in the frame that `T` (4, 4) leads to, those that are finite and whose |x|, |y| are below `reach`."""
+    """Those of `points` (P, 3), in the frame `T` (4, 4) leads to, that are finite with |x| and |y| below `reach`."""
     out = np.empty((len(points), 3))
     n = 0
     for i in range(len(points)):
@@ -47,7 +47,8 @@ def candidates(own, seen, rolls, centre, view, jaw, floor, plane, depths, gap, s
 
     No fingertip goes lower than `floor` over the surface `plane` (4,). `depths` are tried distances from the object's
     top in the slice down to the tips, `gap` is the least room beside the object, `slices` the number of places along
-    x_g at each side of the middle, `view` (2,) the level direction away from the camera, shorter the steeper it looks. `seen` are other points, of which only those lower than the tips matter: there is room.
+    x_g at each side of the middle, `view` (2,) the level direction away from the camera, shorter the steeper
+    it looks. `seen` are other points, of which only those lower than the tips matter: there is room.
     """
     out = np.empty((len(rolls) * (2 * slices + 1) * len(depths) * 4, 12))
     count = 0
@@ -170,8 +171,8 @@ def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen): 
 def _rounded(own, b, member, tip, low, high, facing):  # type: ignore[no-untyped-def]
     """The stretch `low`, `high` with its far end moved out where the surface rounds away from the camera there.
 
-    What lies behind such a limb is not seen; it is taken to mirror the near side about the ridge. `facing` is the cosine
-    between the closing axis and the level direction away from the camera.
+    What lies behind such a limb is not seen; it is taken to mirror the near side about the ridge. `facing` is the
+    cosine between the closing axis and the level direction away from the camera.
     """
     if abs(facing) < 0.25:
         return low, high

@@ -29,7 +29,7 @@ LEVEL = 0.5  # cosine between up and the support's normal; steeper surfaces carr
 class TopDownConfig:
     """How jaws come from above."""
 
-    gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")  # noqa: RUF009
+    gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")
     support_clearance: float = option(0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1)
     rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
     slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
