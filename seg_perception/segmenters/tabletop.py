@@ -86,7 +86,7 @@ class Tabletop:
         c, step = self.config, self.config.step * noise
         planes, normals = fit_local_planes(w, rays, found.mask, 8 * noise, focal)
         labels, count = split_patches(w, planes, normals, found.mask, step, np.radians(c.bend), focal)
-        contacts = find_contacts(labels, count, w, rays, planes, normals, step, focal)
+        contacts = find_contacts(labels, count, w, rays, planes, step, focal)
         patches = measure(labels, count, w, rays, planes, normals, found, step, c.support.max_height, focal)
         merged = merge_convex(contacts, patches.pixels, np.radians(c.concave), c.joined_share)
         segments = Segments.of(merged, patches, contacts)

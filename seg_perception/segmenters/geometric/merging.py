@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from seg_perception.segmenters.geometric.patches import is_step
 
-ARM = 0.009  # m, from the contact to the normals compared
+ARM = 0.009  # m, from the contact to the points on either side
+LIMIT = np.radians(30.0)  # one pair of points says no more than this
 NARROW = 0.6  # times the square root of the smaller patch's pixels: shorter contacts are suspect
 NARROW_BEND = np.radians(40.0)  # and have to bulge by up to this
-SURE = np.radians(30.0)  # contacts that bulge more are no surer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +36,11 @@ def find_contacts(
     w: NDArray[np.float32],
     rays: NDArray[np.float32],
     planes: NDArray[np.float32],
-    normals: NDArray[np.float32],
     step: float,
     focal: float,
 ) -> Contacts:
     """The contacts of the patches 1..`count` in `labels` (H, W)."""
-    return Contacts(*_contacts(labels, count, w, rays, planes, normals, step, focal, ARM))
+    return Contacts(*_contacts(labels, count, w, rays, planes, step, focal, ARM, LIMIT))
 
 
 def merge_convex(
@@ -51,7 +50,7 @@ def merge_convex(
     keep apart, and so do those of which less than `joined_share` is without a depth step. A contact much shorter than
     the smaller patch is wide must bulge, since things that touch by chance do so in a narrow place."""
     tables = contacts.length.copy(), contacts.joined.copy(), contacts.bend.copy()
-    return _merge(*tables, pixels.copy(), concave, joined_share, NARROW, NARROW_BEND, SURE)
+    return _merge(*tables, pixels.copy(), concave, joined_share, NARROW, NARROW_BEND)
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +76,28 @@ def signed_bend(w, rays, normals, v1, u1, v2, u2):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):  # type: ignore[no-untyped-def]
+def fold(w, rays, planes, v, u, q, p, v1, u1, v2, u2):  # type: ignore[no-untyped-def]
+    """Angle rad by which the surface folds at the contact (v, u), (q, p), seen from a point on either side: positive
+    where the contact is the ridge. Positions tell this better than normals, which a near contact blurs."""
+    if (v1 == v and u1 == u) or (v2 == q and u2 == p):
+        return 0.0
+    zc = 0.5 / w[v, u] + 0.5 / w[q, p]
+    z1, z2 = 1.0 / planes[v1, u1, 0], 1.0 / planes[v2, u2, 0]
+    aa = bb = ab = view = 0.0
+    for k in range(3):
+        ray = 0.5 * (rays[v, u, k] + rays[q, p, k]) if k < 2 else 1.0
+        one = (rays[v1, u1, k] * z1 if k < 2 else z1) - ray * zc
+        two = (rays[v2, u2, k] * z2 if k < 2 else z2) - ray * zc
+        aa += one * one
+        bb += two * two
+        ab += one * two
+        view += (one + two) * ray
+    angle = np.pi - np.arccos(min(1.0, max(-1.0, ab / np.sqrt(aa * bb))))
+    return angle if view > 0 else -angle
+
+
+@njit(cache=True, nogil=True)
+def _contacts(labels, count, w, rays, planes, step, focal, arm_length, limit):  # type: ignore[no-untyped-def]
     rows, columns = labels.shape
     length = np.zeros((count + 1, count + 1), np.float32)
     joined = np.zeros((count + 1, count + 1), np.float32)
@@ -117,11 +137,8 @@ def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):
                     if i < rows and j < columns and labels[i, j] == b:
                         break
                     ahead -= 1
-                angle = signed_bend(
-                    w, rays, normals, v - back * dv, u - back * du, q + ahead * dv, p + ahead * du
-                )
-                if np.isnan(angle):
-                    continue
+                angle = fold(w, rays, planes, v, u, q, p, v - back * dv, u - back * du, q + ahead * dv, p + ahead * du)
+                angle = min(limit, max(-limit, angle))
                 joined[a, b] += 1
                 joined[b, a] += 1
                 bend[a, b] += angle
@@ -130,7 +147,7 @@ def _contacts(labels, count, w, rays, planes, normals, step, focal, arm_length):
 
 
 @njit(cache=True, nogil=True)
-def _merge(length, joined, bend, pixels, concave, joined_share, narrow, narrow_bend, sure):  # type: ignore[no-untyped-def]
+def _merge(length, joined, bend, pixels, concave, joined_share, narrow, narrow_bend):  # type: ignore[no-untyped-def]
     n = len(length)
     segment = np.arange(n).astype(np.int32)
     alive = np.ones(n, np.bool_)
@@ -144,7 +161,7 @@ def _merge(length, joined, bend, pixels, concave, joined_share, narrow, narrow_b
                     continue
                 width = joined[i, j] / (narrow * np.sqrt(min(pixels[i], pixels[j])))
                 surplus = bend[i, j] / joined[i, j] + concave - narrow_bend * max(0.0, 1.0 - width)
-                value = min(surplus, sure) * joined[i, j]
+                value = surplus * joined[i, j]
                 if surplus > 0 and value > best:
                     best, a, b = value, i, j
         if a == 0:
