@@ -62,7 +62,8 @@ def overlay(
     colors = label_colors(keys)
     thick = max(1, round(height / 400))
     order = _far_to_near(scene.objects)
-    _tint(picture, scene.instances.masks.label_image(order), colors, TINT, thick)
+    owners = scene.instances.masks.label_image(order)
+    _tint(picture, owners, colors, TINT, thick)
     for row in order:
         obj, shade = scene.objects[row], tuple(int(c) for c in colors[row])
         if obj.status.has_3d and boxes:
@@ -73,7 +74,7 @@ def overlay(
         if obj.grasps and grasps:
             _draw_grasp(picture, taken, scene.frame, obj.grasps[0], shade, thick)
     if labels and height >= 120 and width >= 160:
-        _draw_labels(picture, taken, scene, colors, order[::-1])
+        _draw_labels(picture, taken, owners, scene, colors, order[::-1])
     return picture
 
 
@@ -158,35 +159,46 @@ def _dot(picture: NDArray, pixel: NDArray, tone: tuple[int, ...], radius: int) -
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
-def _draw_labels(picture: NDArray, taken: NDArray, scene: Scene, colors: NDArray[np.uint8], order: list[int]) -> None:
-    """Nearest first; a label that finds no free place is left out."""
-    height, width = picture.shape[:2]
-    scale = max(0.34, height / 1300)
+def _draw_labels(
+    picture: NDArray, taken: NDArray, owners: NDArray, scene: Scene, colors: NDArray[np.uint8], order: list[int]
+) -> None:
+    """Nearest first, each where it covers least of other objects; a label that finds no free place is left out."""
+    scale = max(0.34, picture.shape[0] / 1300)
     rois = scene.instances.masks.rois
     for row in order:
         text = label_text(scene.instances.class_names[row], scene.objects[row])
         (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        pad = max(2, round(4 * scale * 1.5))
-        w, h = w + 2 * pad, h + below + pad
-        x, y, roi_w, roi_h = (int(v) for v in rois[row])
-        x_mid = x + (roi_w - w) // 2
-        for left, top in ((x_mid, y - h - 2), (x_mid, y + roi_h + 2), (x, y + 2), (x_mid, y + (roi_h - h) // 2)):
-            left, top = min(max(left, 0), width - w), min(max(top, 0), height - h)
-            if left >= 0 and top >= 0 and not taken[top : top + h, left : left + w].any():
-                taken[top : top + h, left : left + w] = True
-                _draw_label(picture, text, (left, top, w, h), colors[row], scale, pad, below)
-                break
+        pad = max(2, round(6 * scale))
+        places = _places(rois[row].tolist(), w + 2 * pad, h + below + pad, picture.shape)
+        free = [p for p in places if not taken[p].any()]
+        if free:
+            place = min(free, key=lambda p: np.count_nonzero((owners[p] != row + 1) & (owners[p] > 0)))
+            taken[place] = True
+            _draw_label(picture[place], text, colors[row], scale, pad, below)
 
 
-def _draw_label(
-    picture: NDArray, text: str, place: tuple[int, int, int, int], shade: NDArray, scale: float, pad: int, below: int
-) -> None:
-    left, top, w, h = place
-    patch = picture[top : top + h, left : left + w]
+def _places(roi: list[int], w: int, h: int, shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Where a label of `w` x `h` px may go: above, below, beside and on its object."""
+    (x, y, roi_w, roi_h), (height, width) = roi, shape[:2]
+    middle, centre = x + (roi_w - w) // 2, y + (roi_h - h) // 2
+    corners = (
+        (middle, y - h - 2),
+        (middle, y + roi_h + 2),
+        (x + roi_w + 2, centre),
+        (x - w - 2, centre),
+        (middle, centre),
+    )
+    inside = [(max(min(left, width - w), 0), max(min(top, height - h), 0)) for left, top in corners]
+    return [(slice(top, top + h), slice(left, left + w)) for left, top in inside if w <= width and h <= height]
+
+
+def _draw_label(patch: NDArray, text: str, shade: NDArray, scale: float, pad: int, below: int) -> None:
     patch[:] = (0.2 * patch + 0.8 * np.array(EDGE)).astype(np.uint8)
     patch[:, : max(2, pad // 2)] = shade
-    origin = (left + pad + 1, top + h - below)
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (245, 245, 245), 1, cv2.LINE_AA)
+    shown = np.ascontiguousarray(patch)
+    origin = (pad + 1, len(patch) - below)
+    cv2.putText(shown, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (245, 245, 245), 1, cv2.LINE_AA)
+    patch[:] = shown
 
 
 @njit(cache=True, nogil=True)

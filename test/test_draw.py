@@ -114,6 +114,19 @@ def test_label_says_class_id_and_distance_or_why_there_is_none():
     assert changed[:, 0].max() < 100  # above the object, not over it
 
 
+def test_labels_keep_off_other_objects_and_each_other():
+    first, second = (
+        block(100, 140, 100, 160),
+        block(60, 98, 60, 220),
+    )  # the second lies where the first's label would go
+    objects = [Object3D(Status.TOO_FAR, id=i) for i in (1, 2)]
+    scene = scene_of([first, second], objects)
+    with_text, without = (overlay(scene.frame.color, scene, labels=on) for on in (True, False))
+    changed = (with_text != without).any(axis=2)
+    assert not changed[second].any()
+    assert changed.sum() > 600
+
+
 def test_colors_are_stable_and_neighbours_differ():
     colors = label_colors(range(1, 41)).astype(int)
     assert_array_equal(label_colors([17])[0], colors[16])
