@@ -25,8 +25,8 @@ service.include_launch_description(LaunchDescription([include]))
 sys.exit(service.run())
 """
 
-pytest.importorskip("launch", reason="launch is not installed (ROS 2 from wheels lacks it)")
-pytest.importorskip("launch_ros", reason="launch_ros is not installed (ROS 2 from wheels lacks it)")
+pytest.importorskip("launch.actions", reason="launch is not installed (ROS 2 from wheels lacks it)")
+pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed (ROS 2 from wheels lacks it)")
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 
