@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from seg_perception.sim.render import Rendering
 
 DEPTH_UNIT = 0.001  # m; noisy depth is whole millimetres, as a driver publishes it
-KEPT_LOOPS = 6
+KEPT_LOOPS = 4
 PICTURES = ("color", "depth", "instances")
 
 
@@ -56,17 +57,20 @@ class FrameCache:
         return Rendering(np.ascontiguousarray(color[..., ::-1]), metres, instances)
 
     def save(self, k: int, images: Rendering) -> None:
-        """Keeps frame k. Where the disk refuses, the frame is rendered again next time."""
+        """Keeps frame k; where the disk refuses, warns, and the frame is rendered again next time."""
         units = np.where(np.isfinite(images.depth), np.round(images.depth / DEPTH_UNIT), 0).astype(np.uint16)
         pictures = zip(PICTURES, (images.color[..., ::-1], units, images.instances), strict=True)
         encoded = {n: cv2.imencode(".png", p, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1] for n, p in pictures}
+        aside = self.path(k).with_suffix(f".{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
+            with aside.open("wb") as file:
                 np.savez(file, **encoded)
-            os.replace(file.name, self.path(k))
-        except OSError:
-            return
+            aside.replace(self.path(k))
+        except OSError as error:
+            warnings.warn(f"rendered frames are not kept in {self.folder}: {error}", RuntimeWarning, stacklevel=2)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
 
 
 def default_folder() -> Path:

@@ -118,7 +118,7 @@ def demo_scene() -> SimScene:
         things.soup_can().at(0.055, 0.185, yaw=6),
         things.mug().at(-0.165, 0.010, yaw=-35),
         things.bowl().at(0.105, -0.035),
-        things.book().at(-0.300, -0.165, yaw=24),
+        things.book().at(-0.285, -0.145, yaw=22),
         things.ball().at(-0.075, -0.135),
         things.soda_can().at(0.270, -0.085, yaw=62, tilt=LYING),
         things.sponge().at(0.165, -0.205, yaw=-20),
