@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rclpy.node import Node
 from rclpy.task import Future
 
 MOST = 8  # calls at the same time
@@ -19,9 +18,9 @@ class BusyError(Exception):
 
 
 class Calls:
-    """Runs functions in threads; handlers await them."""
+    """Runs functions in threads; handlers await them. `node` is a SegPerceptionNode."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Any) -> None:
         self._node = node
         self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="call")
         self.running = 0
@@ -48,8 +47,15 @@ class Calls:
             self.running -= 1
 
     def start(self, function: Callable[[], None]) -> None:
-        """Runs `function` in the background; it must not raise."""
-        self._pool.submit(function)
+        """Runs `function` in the background; what it raises is logged."""
+
+        def work() -> None:
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - nobody awaits it
+                self._node.report(error, "background")
+
+        self._pool.submit(work)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

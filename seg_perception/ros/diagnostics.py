@@ -108,10 +108,10 @@ class Diagnostics:
             age = (self._node.get_clock().now().nanoseconds - one.stamp_ns) * 1e-9
             values |= {"age [s]": f"{age:.3f}", "encoding": one.encoding, "size": one.size, "frame": one.frame_id}
         problem = self._node.reports.current({"color_info": "calibration"}.get(one.name, one.name))
-        quiet = waiting and since_open >= PATIENCE and (silence is None or silence >= PATIENCE)
+        quiet = waiting and since_open >= PATIENCE and one.is_quiet
         optional = one.name in ("ignore_mask", "depth_info")
-        once_is_enough = one.name in ("color_info", "depth_info") and one.count > 0
-        if one.incompatible:
+        once_is_enough = one.name in ("color_info", "depth_info", "ignore_mask") and one.count > 0
+        if one.incompatible and one.publishers and one.is_quiet:
             return (
                 WARN,
                 f"'{one.topic}': a publisher's QoS is incompatible: {one.incompatible}; {one.missing_text()}",
@@ -146,8 +146,9 @@ class Diagnostics:
         if pairer.last_delta_ns is not None:
             values["last delta [s]"] = f"{pairer.last_delta_ns * 1e-9:.6f}"
         values |= {f"dropped: {reason}": count for reason, count in drops.items()}
-        both = inputs.depth is not None and inputs.color.rate > 0 and inputs.depth.rate > 0
-        if waiting and both and feed.pairless > PATIENCE and pairer.last_delta_ns is not None:
+        both = inputs.depth is not None and not inputs.color.is_quiet and not inputs.depth.is_quiet
+        apart = pairer.last_delta_ns is not None and abs(pairer.last_delta_ns) > pairer.slop_ns
+        if waiting and both and apart and feed.pairless > PATIENCE:
             text = (
                 f"stamps of '{inputs.color.topic}' and '{inputs.depth.topic}' never pair: last delta "
                 f"{pairer.last_delta_ns * 1e-9:+.6f} s, sync.slop is {pairer.slop_ns * 1e-9:g} s"

@@ -21,6 +21,7 @@ from seg_perception.ros.feed import Feed
 
 DEPTH = 2  # messages kept by the middleware; never more, old images are worth nothing
 RATE_WINDOW = 30  # messages
+QUIET, SLOW = 1.0, 5.0  # s without a message that are too long: for any camera, and for the slowest
 OVERRIDABLE = {
     kind.name.lower(): kind for kind in (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
 }
@@ -159,6 +160,15 @@ class Input:
         """s since the last message, None = never one."""
         return None if self.arrived is None else time.monotonic() - self.arrived
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is missing: nothing for a second, or for three periods of a slow camera."""
+        if self.silence is None:
+            return True
+        known = len(self._arrivals) > 1
+        period = (self._arrivals[-1] - self._arrivals[0]) / (len(self._arrivals) - 1) if known else 0.0
+        return self.silence > max(QUIET, min(3 * period, SLOW))
+
     def missing_text(self) -> str:
         """Why nothing comes, in one line with topic, publishers, QoS and the last stamp."""
         count = self.publishers
@@ -210,7 +220,7 @@ class Inputs:
         """Why color has no depth, in one line."""
         if self.depth is None:
             return "topics.depth is empty"
-        if self.depth.silence is None or self.depth.silence > 1.0:
+        if self.depth.is_quiet:
             return self.depth.missing_text()
         delta = feed.pairer.last_delta_ns
         apart = f"last delta {delta * 1e-9:+.6f} s, " if delta is not None else ""

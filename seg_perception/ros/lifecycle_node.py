@@ -18,6 +18,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from seg_perception.config import Config
 from seg_perception.msg import ModelStatus
+from seg_perception.pipeline import Pipeline
 from seg_perception.ros.diagnostics import Diagnostics
 from seg_perception.ros.engine import Engine, class_names
 from seg_perception.ros.inputs import Inputs
@@ -101,11 +102,16 @@ class SegPerceptionNode(LifecycleNode):
             self.get_logger().error("".join(traceback.format_exception(error)))
         return text
 
-    def adopt_segmenter(self, config: Config) -> None:
-        """Another segmenter is running: the parameters say so from now on."""
-        self.parameters.adopt(config, "segmenter")
+    def take_segmenter(self, old: Pipeline, new: Pipeline) -> bool:
+        """Another segmenter takes the next frame, and the parameters say so; False if `old` is not in use any more."""
+        if self.engine.pipeline is not old:
+            return False
+        self.engine.use(new)
+        self.parameters.adopt(new.config, "segmenter")
         if self.perception is not None:
             self.perception.config = self.parameters.config
+            self._say_ready()
+        return True
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -188,6 +194,8 @@ class SegPerceptionNode(LifecycleNode):
 
     def _say_ready(self) -> None:
         self.model_status.say(ModelStatus.READY, self.engine.pipeline)
+        if self._outputs is not None:
+            self._outputs.say_labels(self.class_names)
 
     # -- changes while running ---------------------------------------------------------------------------------------
 
@@ -212,9 +220,7 @@ class SegPerceptionNode(LifecycleNode):
             self.inputs.follow()
 
     def _on_clock_jump(self, jump: Any) -> None:
-        self.get_logger().warning(
-            "the clock was set back or exchanged: transforms, tracks and results are forgotten"
-        )
+        self.get_logger().warning("the clock was set back or exchanged: transforms, tracks and results are forgotten")
         self.transforms.clear()
         perception = self.perception
         if perception is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from seg_perception.pipeline import Pipeline
 from seg_perception.ros.calls import BusyError, Calls
 from seg_perception.ros.engine import model_name
 from seg_perception.srv import SetModel
+from seg_perception.tracking import NoTracker
 
 SUFFIXES = ("", ".onnx")  # tried after a bare model name
 WAIT = 60.0  # s, for a call that waits without naming a timeout
@@ -48,62 +50,72 @@ class ModelSwap:
             return self._say(response, kind.INVALID, f"the node is {node.state_label}: there is no model to exchange")
         if not self._busy.acquire(blocking=False):
             return self._say(response, kind.BUSY, "another model is being loaded")
-        started = threading.Event()
-        finished = threading.Event()
         try:
             config = self._wanted_config(request)
         except RefusedError as error:
             self._busy.release()
             return self._say(response, error.status, str(error))
+        finished = threading.Event()
+        outcome: list[tuple[int, str]] = []
 
         def load() -> None:
-            started.set()
             try:
-                self._outcome = self._load(config, request.dry_run)
+                outcome.append(self._load(config, request.dry_run))
             finally:
                 self._busy.release()
                 finished.set()
 
         start = time.monotonic()
+        self._calls.start(load)
+        if not request.wait:
+            return self._say(response, kind.ACCEPTED, "loading; see ~/model_status")
         try:
-            if not request.wait:
-                self._calls.start(load)
-                return self._say(response, kind.ACCEPTED, "loading; see ~/model_status")
-            self._calls.start(load)
             done = await self._calls.run(lambda: finished.wait(request.timeout or WAIT))
         except BusyError as error:
-            return self._say(response, kind.BUSY, str(error))
+            return self._say(response, kind.BUSY, f"{error}; the model is loading all the same, see ~/model_status")
         if not done:
             return self._say(response, kind.TIMEOUT, "still loading; see ~/model_status")
         response.load_time = time.monotonic() - start
-        return self._say(response, *self._outcome)
+        return self._say(response, *(outcome[0] if outcome else (kind.INVALID, "failed; see the log")))
 
     def _load(self, config: Config, dry_run: bool) -> tuple[int, str]:
         """Loads, warms up and swaps; in a thread of its own."""
         kind = SetModel.Response
         node = self._node
         old = node.engine.pipeline
+        if old is None:
+            return kind.INVALID, "the node was cleaned up meanwhile"
         status = node.model_status
         status.say(ModelStatus.LOADING, old, f"loading {config.segmenter.plugin} beside the running model")
         try:
-            segmenter = config.segmenter.create()
-            fresh = Pipeline(segmenter, old.tracker, old.planners, config)
+            fresh = Pipeline(config.segmenter.create(), old.tracker, old.planners, config)
             status.say(ModelStatus.WARMING_UP, old, f"warming up {model_name(fresh)}")
-            Pipeline(segmenter, _NoIds(), (), config).warm_up()
+            own_tracks = NoTracker(NoTracker.Config())  # warming up resets the tracker: not the running one
+            Pipeline(fresh.segmenter, own_tracks, fresh.planners, config).warm_up()
         except Exception as error:  # noqa: BLE001 - plugins raise what they like; the old model goes on
-            text = self._node.report(error, "set_model")
+            text = node.report(error, "set_model")
             status.say(ModelStatus.READY, old, f"the old model goes on: {text}")
             return kind.INVALID, text
+        name = model_name(fresh)
         if dry_run:
             status.say(ModelStatus.READY, old)
-            return kind.OK, f"{model_name(fresh)} loads and runs; not taken (dry run)"
-        if node.engine.pipeline is not old:
-            status.say(ModelStatus.READY, node.engine.pipeline)
-            return kind.INVALID, "the node's configuration changed meanwhile; call again"
-        node.engine.use(fresh)
-        node.adopt_segmenter(config)
-        status.say(ModelStatus.READY, fresh)
-        return kind.OK, f"{model_name(fresh)} is running"
+            return kind.OK, f"{name} loads and runs; not taken (dry run)"
+        taken = self._in_executor(lambda: node.take_segmenter(old, fresh))
+        return (kind.OK, f"{name} is running") if taken else (kind.INVALID, "the configuration changed meanwhile")
+
+    def _in_executor(self, action: Callable[[], bool]) -> bool:
+        """Between two callbacks, so that no transition and no change of parameters comes in between."""
+        done = threading.Event()
+        result: list[bool] = []
+
+        def act() -> None:
+            try:
+                result.append(action())
+            finally:
+                done.set()
+
+        self._node.executor.create_task(act)
+        return done.wait(WAIT) and bool(result) and result[0]
 
     # -- what is asked for -------------------------------------------------------------------------------------------
 
@@ -173,10 +185,3 @@ def _files_in(options: Any, path: str = "") -> list[str]:
         elif key == "model" or (isinstance(value, str) and (":" in value or "/" in value)):
             found.append(name)
     return found
-
-
-class _NoIds:
-    """A tracker for the warm-up, which must not use up ids."""
-
-    def update(self, frame: Any, instances: Any, objects: Any) -> list[int]:
-        return list(range(1, len(instances) + 1))

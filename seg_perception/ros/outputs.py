@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,15 +62,23 @@ class Outputs:
             for name, (kind, depth) in TOPICS.items()
         }
         self._detections = _detections()
-        self._label_info = None
         if self._detections is not None:
+            self._publishers["label_info"] = node.create_lifecycle_publisher(
+                self._detections.LabelInfo, "~/label_info", LATCHED
+            )
             for name, kind in self._detections.TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(kind, f"~/{name}", QoSProfile(depth=5))
         self._markers = Markers()
 
     def activate(self) -> None:
         """Clears what an earlier life left in viewers."""
-        self._markers = Markers()
+        self._markers.reset()
+
+    def say_labels(self, class_names: Sequence[str]) -> None:
+        """What the pixels of ~/class_image mean, for those that come late too."""
+        if self._detections is not None:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self._publishers["label_info"].publish(self._detections.label_info(class_names, header))
 
     def wants(self, *names: str) -> bool:
         """Whether somebody listens to one of these topics."""

@@ -28,6 +28,7 @@ class Transforms:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._buffer: Any = None
+        self._absent = ""  # why there is no tf2
         self._listener: Any = None
         self._lock = threading.Lock()
 
@@ -40,10 +41,13 @@ class Transforms:
         with self._lock:
             if self._buffer is not None:
                 return
+            if self._absent:
+                raise TransformError(self._absent)
             try:
                 import tf2_ros
             except ImportError as error:
-                raise TransformError(f"tf2_ros is not installed: target_frame needs it ({error})") from error
+                self._absent = f"tf2_ros is not installed: target_frame needs it ({error})"
+                raise TransformError(self._absent) from error
             self._buffer = tf2_ros.Buffer()
             self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
 

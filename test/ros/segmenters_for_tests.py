@@ -46,6 +46,8 @@ class RedThings:
         red = frame.color[:, :, 0].astype(int) - frame.color[:, :, 1]
         if (red < -200).any():  # a green picture
             raise RuntimeError("this picture is green")
+        if frame.ignore is not None:
+            red[frame.ignore] = 0
         count, labels = cv2.connectedComponents((red > self.config.threshold).astype(np.uint8))
         masks = np.arange(1, count)[:, None, None] == labels
         table = (Plane(np.array([0.0, 0.0, -1.0]), 0.8),)
