@@ -23,7 +23,14 @@ from seg_perception.segmenters.geometric.local_planes import fit_local_planes
 from seg_perception.segmenters.geometric.merging import find_contacts, merge_convex
 from seg_perception.segmenters.geometric.objects import choose_objects, stand_on
 from seg_perception.segmenters.geometric.patches import split_patches
-from seg_perception.segmenters.geometric.segments import Segments, absorb_small, join_behind, join_hollow, join_tiny
+from seg_perception.segmenters.geometric.segments import (
+    Segments,
+    absorb_small,
+    join_behind,
+    join_hollow,
+    join_thin,
+    join_tiny,
+)
 from seg_perception.segmenters.geometric.statistics import measure
 from seg_perception.support import SupportConfig, Supports, search_supports
 from seg_perception.surfaces.inverse_depth import fill_holes, inverse_depth
@@ -94,6 +101,7 @@ class Tabletop:
         segments = absorb_small(segments)
         segments = join_hollow(segments)
         segments = absorb_small(segments)
+        segments = join_thin(segments, focal)
         return labels, join_behind(segments, labels, w, noise)
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from seg_perception.segmenters.geometric.merging import Contacts
 from seg_perception.segmenters.geometric.statistics import Statistics, fit_planes
 
+NARROW = 0.012  # m, mean width of handles
+NEAR = 0.07  # m in depth, between a handle and its cup
 ALIKE = np.cos(np.radians(20.0))  # normals of two pieces of one surface
 FLAT = 8.0  # times the noise; rougher patches have no plane
 ONE_PLANE = 1.3  # and how much less flat they may be together than apart
@@ -85,6 +87,24 @@ def absorb_small(segments: Segments, rim_share: float = 0.5, size_share: float =
     held = contacts.joined[rows, host] >= rim_share * np.maximum(known.rim, 1)
     small = known.pixels < size_share * known.pixels[host]
     return segments.joined((int(host[i]), i) for i in np.flatnonzero(held & small) if i)
+
+
+def join_thin(segments: Segments, focal: float) -> Segments:
+    """Handles, spouts, rims: a narrow piece joined to a much bigger one is part of it, also when it bends inwards;
+    and so is a strip that shows right behind or before it."""
+    known, contacts = segments.statistics, segments.contacts
+    depth = known.pixels / np.maximum(known.moments[:, 3], 1e-6)
+    width = 2 * known.area * focal / np.maximum(known.rim * depth, 1e-6)
+    pairs = []
+    for i in np.flatnonzero(width < NARROW):
+        host = int(np.where(contacts.joined[i] > 0, contacts.joined[i], contacts.length[i] / 1e3).argmax())
+        if i == 0 or host == 0 or known.area[i] > 0.2 * known.area[host]:
+            continue
+        is_joined = contacts.joined[i, host] >= 0.08 * known.rim[i]
+        is_strip = width[i] < NARROW / 2 and contacts.length[i, host] >= 0.25 * known.rim[i]
+        if is_joined or (is_strip and abs(depth[i] - depth[host]) < NEAR):
+            pairs.append((host, int(i)))
+    return segments.joined(pairs)
 
 
 def join_hollow(segments: Segments, bulge: float = np.radians(-5.0), level: float = 0.015) -> Segments:
