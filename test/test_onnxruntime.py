@@ -5,9 +5,10 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from seg_perception.backends.onnxruntime import OnnxRuntime
+from seg_perception.backends.onnxruntime import OnnxRuntime, _providers
 from seg_perception.options import ConfigError, parse
 from seg_perception.plugins import Backend, PluginError
 
@@ -130,6 +131,85 @@ def test_providers_are_named_short_or_long_and_an_absent_one_lists_what_is_there
     assert "cpu" in one_line(error).partition("available:")[2]
     with pytest.raises(ConfigError, match="at least one of"):
         start(model=model, providers=[])
+
+
+def available() -> list[str]:
+    return [name.removesuffix("ExecutionProvider").lower() for name in onnxruntime.get_available_providers()]
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "openvino"])
+def test_a_provider_runs_with_the_result_of_the_cpu(models_dir, provider):
+    """Where this onnxruntime has it and its driver is there."""
+    model = str(models_dir / "contracts" / "yolo26-seg_tiny_raw.onnx")
+    x = {"images": np.random.default_rng(0).random((1, 3, 160, 160), dtype=np.float32)}
+    try:
+        backend = start(model=model, providers=[provider])
+    except ConfigError as error:
+        pytest.skip(str(error))
+    found = backend(x)
+    for name, expected in start(model=model)(x).items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_io_binding_gives_the_same_results_for_changing_shapes(tmp_path):
+    model = str(identity_model(tmp_path / "identity.onnx"))
+    plain, bound = start(model=model), start(model=model, io_binding="on")
+    kept = []
+    for n in (3, 3, 7, 1):
+        x = np.random.default_rng(n).random((1, 2, n), dtype=np.float32)
+        before = x.copy()
+        kept.append((bound({"x": x})["y"], plain({"x": x})["y"]))
+        np.testing.assert_array_equal(x, before)
+    for found, expected in kept:  # none of them was overwritten by a later call
+        np.testing.assert_array_equal(found, expected)
+    half = start(model=str(identity_model(tmp_path / "half.onnx", np.float16)), io_binding="on")
+    assert half({"x": np.full((1, 2, 3), 0.1, np.float32)})["y"].dtype == np.float32
+
+
+def test_io_binding_is_used_by_itself_only_where_a_gpu_comes_first(tmp_path):
+    model = str(identity_model(tmp_path / "identity.onnx"))
+    assert start(model=model)._binding is None
+    assert start(model=model, io_binding="on")._binding is not None
+
+
+class GpuBuild:
+    """Stands in for an onnxruntime with GPU providers, to see what they would be given."""
+
+    def get_available_providers(self):
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_provider_options_reach_their_provider(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = {
+        "providers": ["tensorrt", "cuda", "cpu"],
+        "device": 1,
+        "provider_options": ["cuda.use_tf32=1", "cuda.a=b=c"],
+    }
+    chosen = _providers(GpuBuild(), parse(OnnxRuntime.Config, options))
+    assert list(chosen) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert chosen["CUDAExecutionProvider"] == {"device_id": "1", "use_tf32": "1", "a": "b=c"}
+    assert chosen["TensorrtExecutionProvider"]["trt_engine_cache_path"].startswith(str(tmp_path))
+    plain = _providers(GpuBuild(), parse(OnnxRuntime.Config, {"providers": ["cuda"]}))
+    assert plain == {"CUDAExecutionProvider": {"device_id": "0", "use_tf32": "0"}}  # float32 unless asked otherwise
+
+
+@pytest.mark.parametrize("text", ["x", "cpu.x", "cuda.x=1", "cpu=1"])
+def test_a_provider_option_that_belongs_to_nothing_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"expected PROVIDER.KEY=VALUE with one of cpu, got"):
+        start(model=str(identity_model(tmp_path / "identity.onnx")), provider_options=[text])
+
+
+def test_an_option_that_the_provider_does_not_know_is_one_line(tmp_path):
+    if "openvino" not in available():
+        pytest.skip("this onnxruntime has no provider that checks its options (onnxruntime-openvino has one)")
+    with pytest.raises(ConfigError, match="nonsense") as error:
+        start(
+            model=str(identity_model(tmp_path / "identity.onnx")),
+            providers=["openvino"],
+            provider_options=["openvino.nonsense=1"],
+        )
+    assert "/onnxruntime" not in one_line(error)
 
 
 def test_without_onnxruntime_the_line_says_how_to_get_it(tmp_path, monkeypatch):

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
+import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.backends.host import cache_folder, model_file, threads_for
+from seg_perception.backends.tensors import fitted, single_precision
 from seg_perception.options import ConfigError, option
 from seg_perception.plugins import TensorSpec, require
 
 SUFFIX = "ExecutionProvider"
+NVIDIA = ("cuda", "tensorrt")
 OPTIMIZATION = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
 DTYPES = {
     "float": np.float32,
@@ -25,7 +31,6 @@ DTYPES = {
     "bool": np.bool_,
     **{f"{sign}int{bits}": getattr(np, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-MOST_THREADS = 8  # more gain little on the networks used here and take the machine from everyone else
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,15 @@ class OnnxRuntimeConfig:
 
     model: str = option("", "ONNX file; given by the segmenter")
     providers: tuple[str, ...] = option(("cpu",), "execution providers in order of preference: cpu, cuda, openvino ...")
+    provider_options: tuple[str, ...] = option(
+        (), "PROVIDER.KEY=VALUE each, e.g. tensorrt.trt_fp16_enable=1; keys and values are ONNX Runtime's"
+    )
+    device: int = option(0, "which GPU, for cuda and tensorrt", ge=0, le=63)
+    io_binding: str = option(
+        "auto",
+        "inputs in kept device memory; auto = on when cuda or tensorrt comes first",
+        choices=("auto", "on", "off"),
+    )
     threads: int = option(0, "threads of one inference; 0 = all cores but one, at most 8", ge=0, le=256)
     spinning: bool = option(False, "idle threads spin: a little faster, takes whole cores from the rest of the robot")
     graph_optimization: str = option("all", "rewriting of the graph when loaded", choices=tuple(OPTIMIZATION))
@@ -42,61 +56,102 @@ class OnnxRuntimeConfig:
 class OnnxRuntime:
     """One ONNX model in ONNX Runtime. float16 inputs and outputs of the model are float32 at this door.
 
-    Raises ConfigError when the file is missing or unreadable or a provider is not there, PluginError without
-    onnxruntime.
+    A provider that does not start is an error; none stands in for it. Operators that a provider lacks run on the CPU, as
+    ONNX Runtime has it. Raises ConfigError when the file is missing or unreadable or a provider is not there, PluginError
+    without onnxruntime.
     """
 
     Config = OnnxRuntimeConfig
 
     def __init__(self, config: OnnxRuntimeConfig) -> None:
         runtime = require("onnxruntime", "onnx")
-        path = Path(config.model).expanduser().absolute()
-        if not config.model or not path.is_file():
-            raise ConfigError(f"no such model file: {path if config.model else 'the name is empty'}")
+        path = model_file(config.model)
         self._path = path
-        self._session = _load(runtime, path, _providers(runtime, config.providers), _session_options(runtime, config))
+        providers = _providers(runtime, config)
+        self._session = _load(runtime, path, providers, _session_options(runtime, config))
         self.inputs = tuple(_spec(path, node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(path, node) for node in self._session.get_outputs())
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        first = _short(next(iter(providers)))
+        self._binding: DeviceBinding | None = None
+        if config.io_binding == "on" or (config.io_binding == "auto" and first in NVIDIA):
+            self._binding = DeviceBinding(
+                runtime, self._session, "cuda" if first in NVIDIA else "cpu", config.device if first in NVIDIA else 0
+            )
 
     def __call__(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Every output by name. Raises ValueError when a name, shape or dtype is not the model's."""
-        if inputs.keys() != {spec.name for spec in self.inputs}:
-            expected = ", ".join(spec.name for spec in self.inputs)
-            raise ValueError(f"{self._path.name}: expected inputs {expected}, got {', '.join(inputs) or 'none'}")
-        feed = {spec.name: self._fitting(spec, inputs[spec.name]) for spec in self.inputs}
-        results = self._session.run(None, feed)
-        return {spec.name: _single_precision(result) for spec, result in zip(self.outputs, results, strict=True)}
-
-    def _fitting(self, spec: TensorSpec, array: NDArray) -> NDArray:
-        same_rank = array.ndim == len(spec.shape)
-        if not same_rank or any(want not in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)):
-            raise ValueError(f"{self._path.name}: input {spec.name}: expected {spec.shape}, got {array.shape}")
-        if array.dtype == np.float32 and spec.dtype == np.float16:
-            array = array.astype(np.float16)
-        if array.dtype != spec.dtype:
-            raise ValueError(f"{self._path.name}: input {spec.name}: expected {spec.dtype}, got {array.dtype}")
-        return np.ascontiguousarray(array)
+        feed = fitted(self._path.name, self.inputs, inputs)
+        results = self._session.run(None, feed) if self._binding is None else self._binding.run(feed)
+        return {spec.name: single_precision(result) for spec, result in zip(self.outputs, results, strict=True)}
 
 
-def _single_precision(array: NDArray) -> NDArray:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+class DeviceBinding:
+    """Runs a session on inputs in memory of the device, which is allocated once per shape; one call at a time."""
+
+    def __init__(self, runtime: Any, session: Any, device: str, index: int) -> None:
+        self._session, self._place = session, (device, index)
+        self._allocate = runtime.OrtValue.ortvalue_from_shape_and_type
+        self._binding = session.io_binding()
+        self._inputs: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def run(self, feed: Mapping[str, NDArray]) -> list[NDArray]:
+        """Every output in the model's order, on the host."""
+        with self._lock:
+            for name, array in feed.items():
+                value = self._inputs.get(name)
+                if value is None or tuple(value.shape()) != array.shape:
+                    value = self._inputs[name] = self._allocate(array.shape, array.dtype.type, *self._place)
+                    self._binding.bind_ortvalue_input(name, value)
+                value.update_inplace(array)
+            self._binding.clear_binding_outputs()  # a bound output keeps its memory, which need not fit this time
+            for node in self._session.get_outputs():
+                self._binding.bind_output(node.name, *self._place)
+            self._session.run_with_iobinding(self._binding)
+            return self._binding.copy_outputs_to_cpu()
 
 
-def _providers(runtime: Any, wanted: tuple[str, ...]) -> list[str]:
-    """The full names of `wanted`, e.g. CPUExecutionProvider for cpu."""
-    available = {name.removesuffix(SUFFIX).lower(): name for name in runtime.get_available_providers()}
-    if not wanted:
+def _short(provider: str) -> str:
+    return provider.removesuffix(SUFFIX).lower()
+
+
+def _providers(runtime: Any, config: OnnxRuntimeConfig) -> dict[str, dict[str, str]]:
+    """Full name of every provider that is asked for, e.g. CPUExecutionProvider -> its options."""
+    available = {_short(name): name for name in runtime.get_available_providers()}
+    if not config.providers:
         raise ConfigError(f"providers: expected at least one of {', '.join(available)}, got none")
-    for name in wanted:
-        if name.removesuffix(SUFFIX).lower() not in available:
+    for name in config.providers:
+        if _short(name) not in available:
             raise ConfigError(f"providers: '{name}' is not in this onnxruntime (available: {', '.join(available)})")
-    return [available[name.removesuffix(SUFFIX).lower()] for name in wanted]
+    chosen = {_short(name): _defaults(_short(name), config.device) for name in config.providers}
+    for text in config.provider_options:
+        name, dot, assignment = text.partition(".")
+        key, equals, value = assignment.partition("=")
+        if not (dot and equals and key) or _short(name) not in chosen:
+            raise ConfigError(
+                f"provider_options: expected PROVIDER.KEY=VALUE with one of {', '.join(chosen)}, got '{text}'"
+            )
+        chosen[_short(name)][key] = value
+    return {available[name]: options for name, options in chosen.items()}
+
+
+def _defaults(provider: str, device: int) -> dict[str, str]:
+    """Full float32 wherever the provider would take less, and a cache of what takes minutes to compile."""
+    if provider == "cuda":
+        return {"device_id": str(device), "use_tf32": "0"}
+    if provider == "tensorrt":
+        folder = str(cache_folder("onnxruntime_tensorrt"))
+        cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        return {"device_id": str(device), **cache, "trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    if provider == "openvino":
+        return {"device_type": "CPU", "precision": "FP32"}
+    return {}
 
 
 def _session_options(runtime: Any, config: OnnxRuntimeConfig) -> Any:
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = config.threads or min(MOST_THREADS, max(1, _usable_cores() - 1))
+    options.intra_op_num_threads = threads_for(config.threads)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
     options.graph_optimization_level = getattr(
@@ -106,26 +161,29 @@ def _session_options(runtime: Any, config: OnnxRuntimeConfig) -> Any:
     return options
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _load(runtime: Any, path: Path, providers: list[str], options: Any) -> Any:
+def _load(runtime: Any, path: Path, providers: Mapping[str, Mapping[str, str]], options: Any) -> Any:
+    if any(_short(name) in NVIDIA for name in providers) and hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # prints what it does not find; the system may have it all the same
+            runtime.preload_dlls()  # CUDA from its Python packages
     state = runtime.capi.onnxruntime_pybind11_state
     own = [e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)]
     errors: tuple[type[Exception], ...] = (*own, RuntimeError, ValueError)
     try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
+        # Without its fallback, which would print and go on with the CPU, now or at some later frame.
+        session = runtime.InferenceSession(str(path), options, providers=list(providers.items()), enable_fallback=0)
     except errors as error:
         reason = " ".join(str(error).split()).rpartition("failed:")[2]
-        if isinstance(error, state.InvalidProtobuf | state.InvalidArgument):
+        reason = re.sub(r"^/\S+ .*\) ", "", reason).strip()  # less the place in ONNX Runtime's source
+        if isinstance(error, state.InvalidProtobuf | state.InvalidArgument) or "ModelProto" in reason:
             raise ConfigError(f"not a readable ONNX model: {path}: {reason} (truncated, or another format?)") from error
         raise ConfigError(f"onnxruntime {runtime.__version__} cannot load {path}: {reason}") from error
-    missing = [name for name in providers if name not in session.get_providers()]
+    missing = [_short(name) for name in providers if name not in session.get_providers()]
     if missing:  # onnxruntime goes on without a provider whose libraries do not load
         raise ConfigError(
-            f"providers: {missing[0]} did not start (its driver or libraries are missing); "
-            f"running: {', '.join(session.get_providers())}"
+            f"providers: {missing[0]} did not start (its driver or libraries are missing, or an option does not fit; "
+            f"onnxruntime's log says which); running: {', '.join(map(_short, session.get_providers()))}"
         )
     return session
 
