@@ -21,6 +21,8 @@ from seg_perception.support import support_under
 
 SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
 CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has none such
+TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
+NOISY = 0.0003  # m; depth this smooth has no outliers
 SAMPLE = 512  # points that decide which support carries an object
 NO_PLANE = np.full(4, np.nan)
 NO_MASK = np.empty((0, 0), np.bool_)
@@ -35,7 +37,7 @@ class FusionConfig:
     min_points: int = option(30, "fewer points than this after cleaning are no 3D", ge=1, live=True)
     min_valid_ratio: float = option(0.3, "an object with depth on less of its mask is PARTIAL", ge=0, le=1, live=True)
     grazing: float = option(
-        75.0, "neighbours on a surface steeper to the line of sight belong to two", unit="deg", ge=0, le=89, live=True
+        80.0, "neighbours on a surface steeper to the line of sight belong to two", unit="deg", ge=0, le=89, live=True
     )
     min_agreeing: int = option(3, "a pixel flies when fewer of its 8 neighbours have its depth", ge=0, le=8, live=True)
     part_gap: float = option(0.05, "farther in depth from the largest cluster is no part", unit="m", ge=0, live=True)
@@ -49,7 +51,9 @@ class FusionConfig:
         0.001, "mask pixels this near the support, beside 3 times its noise, are support", unit="m", ge=0, live=True
     )
     noise: float = option(0.0015, "depth noise at 1 m, grows with the square of depth", unit="m", ge=0, live=True)
-    outliers: float = option(0.0005, "share of points outside each side of the box", ge=0, le=0.2, live=True)
+    outliers: float = option(
+        0.0015, "share of points outside each side of the box, where depth has noise", ge=0, le=0.2, live=True
+    )
     complete_gap: float = option(
         0.002,
         "the box is extended down to the support when what is seen ends less than this above it; 0 = never, "
@@ -111,19 +115,15 @@ class _Fusion:
         agreeing = kernels.agreement(z, self.steps)
         keep = (agreeing >= c.min_agreeing) & (kind == kernels.USABLE)
         support = known or _support_of(z, keep, self.rays, roi, surfaces)
-        limit, plane = 0.0, NO_PLANE
+        foot, limit, noise, plane, touching = 0.0, 0.0, NOISY, NO_PLANE, False
         if support is not None:
-            limit, plane = self._support_limit(kind, roi, support), support.coefficients
-            keep = kernels.above_support(z, keep, self.rays, roi, plane, limit)
-        core = keep & (agreeing >= CORE)
-        if 3 * np.count_nonzero(core) < np.count_nonzero(keep):  # thin, or full of holes
-            core = keep
-        labels, n = kernels.clusters(z, core, self.steps)
-        if n:
-            core = kernels.object_pixels(
-                z, kind, labels, n, depth, self.rays, roi, plane, limit, self.steps, c.part_gap, c.part_share
-            )
-            keep = kernels.grown(z, core, keep, self.steps)
+            plane = support.coefficients
+            foot, noise = self._foot(z, kind, roi, plane)
+            limit = foot + 3 * noise + c.support_margin
+            above = kernels.above_support(z, keep, self.rays, roi, plane, limit)
+            touching = np.count_nonzero(keep) - np.count_nonzero(above) >= TOUCHING
+            keep = above
+        keep = self._object(z, kind, agreeing, keep, roi, plane, limit)
         known_rim, nearer, cut = kernels.outline(kind, depth, roi, self.steps)
         solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, self.steps) if c.erosion else keep
         points, colors, inner = kernels.points_of(keep, solid, z, self.frame.color, self.rays, roi)
@@ -135,7 +135,8 @@ class _Fusion:
         }
         if not status.has_3d:
             return Object3D(status, text, **seen)
-        box, completed, top = self._box(points, support, limit)
+        outliers = c.outliers * min(1.0, noise / NOISY)
+        box, completed, top = self._box(points, support, foot, limit + (FOOT if touching else 0.0), outliers)
         if inner.mean() < 0.35:  # thin: nothing is away from its edges
             inner = np.ones(len(points), np.bool_)
         centroid = points.mean(axis=0, dtype=np.float64)
@@ -153,29 +154,54 @@ class _Fusion:
             **seen,
         )
 
-    def _support_limit(self, kind: NDArray, roi: NDArray, support: Plane) -> float:
-        """Height m up to which pixels count as support, from how the support looks around the mask."""
-        c, plane = self.config, support.coefficients
-        middle, deviation = kernels.support_beside(kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
-        if not np.isfinite(middle):
-            seen = self.depth[roi[1] : roi[1] + roi[3], roi[0] : roi[0] + roi[2]]
-            z = float(np.median(seen[seen > 0])) if (seen > 0).any() else 1.0
-            middle, deviation = 0.0, c.noise * min(z, c.max_depth) ** 2
-        return float(middle + 3 * deviation + c.support_margin)
+    def _object(
+        self, z: NDArray, kind: NDArray, agreeing: NDArray, keep: NDArray, roi: NDArray, plane: NDArray, limit: float
+    ) -> NDArray[np.bool_]:
+        """The pixels of `keep` that are the object: its largest solid piece, that piece's rim, and other parts."""
+        c = self.config
+        core = keep & (agreeing >= CORE)
+        if 3 * np.count_nonzero(core) < np.count_nonzero(keep):  # thin, or full of holes
+            core = keep
+        labels, n = kernels.clusters(z, core, self.steps)
+        if not n:
+            return core
+        body = kernels.grown(z, kernels.largest(labels, n), keep, self.steps)
+        rest = keep & ~body
+        least = max(c.part_share * np.count_nonzero(body), 1.0)
+        if np.count_nonzero(rest) < least:
+            return body
+        labels, n = kernels.clusters(z, rest, self.steps)
+        return kernels.with_parts(
+            body, z, kind, labels, n, self.depth, self.rays, roi, plane, limit, self.steps, c.part_gap, least
+        )
 
-    def _box(self, points: NDArray, support: Plane | None, limit: float) -> tuple[OrientedBox, bool, float]:
-        """The box, whether it was extended to the support, and the height of its top above the support."""
+    def _foot(self, z: NDArray, kind: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
+        """Height m of the support over its plane, for depth cameras bend planes, and its noise m, as seen around it."""
+        level, noise = kernels.support_beside(kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
+        if np.isfinite(level):
+            return float(level), float(noise)
+        usable = z[kind == kernels.USABLE]
+        return 0.0, self.config.noise * float(np.median(usable)) ** 2 if len(usable) else 0.0
+
+    def _box(
+        self, points: NDArray, support: Plane | None, foot: float, limit: float, outliers: float
+    ) -> tuple[OrientedBox, bool, float]:
+        """The box, whether it was extended down, and the height of its top above the support.
+
+        It is extended to the level `foot` when it ends less than the configured gap above the height `limit`.
+        """
         c, gravity = self.config, self.frame.gravity
         up = support.normal if support is not None else -gravity if gravity is not None else None
-        box = oriented_box(points, up, c.outliers)
+        box = oriented_box(points, up, outliers)
         if support is None:
             return box, False, float("nan")
         middle, half = float(support.heights(box.T_camera_box[:3, 3])), box.size[2] / 2
         bottom, top = middle - half, middle + half
-        if not c.complete_gap or top <= 0 or bottom > limit + c.complete_gap:  # the limit is what was cut off
+        if not c.complete_gap or top <= foot or bottom > limit + c.complete_gap:
             return box, False, top
-        T = transform(box.T_camera_box[:3, :3], box.T_camera_box[:3, 3] - bottom / 2 * support.normal)
-        return OrientedBox(T, np.array([box.size[0], box.size[1], top])), True, top
+        centre = box.T_camera_box[:3, 3] + ((foot + top) / 2 - middle) * support.normal
+        T = transform(box.T_camera_box[:3, :3], centre)
+        return OrientedBox(T, np.array([box.size[0], box.size[1], top - foot])), True, top
 
 
 def _support_of(z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]) -> Plane | None:

@@ -188,12 +188,23 @@ def clusters(z, keep, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def object_pixels(z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap, share):  # type: ignore[no-untyped-def]
-    """The pixels of the object: the largest cluster, and others that plausibly are parts of it; bool grid.
+def largest(labels, n):  # type: ignore[no-untyped-def]
+    """The pixels of the largest of the clusters 1..n, bool grid."""
+    area = np.zeros(n + 1, np.int64)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            area[labels[y, x]] += 1
+    area[0] = 0
+    return labels == np.argmax(area)
 
-    Another cluster is a part when it has at least `share` of the largest one's pixels, lies within `gap` m of its range
-    of depth, and does not simply go on beyond the mask's outline, as background under a bleeding mask does: not
-    counting what lies less than `limit` over the support `plane` (4,), NaN = none.
+
+@njit(cache=True, nogil=True)
+def with_parts(body, z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap, least):  # type: ignore[no-untyped-def]
+    """`body` and those of the clusters 1..n beside it that plausibly are parts of the same object, bool grid.
+
+    Such a part has at least `least` pixels, lies within `gap` m of the body's range of depth, and does not simply go on
+    beyond the mask's outline as background under a bleeding mask does: not counting what lies less than `limit` over
+    the support `plane` (4,), NaN = none.
     """
     rows, columns = z.shape
     area = np.zeros(n + 1, np.int64)
@@ -204,10 +215,13 @@ def object_pixels(z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
             i = labels[y, x]
+            here = z[y, x]
+            if body[y, x]:
+                low[0] = min(low[0], here)
+                high[0] = max(high[0], here)
             if i == 0:
                 continue
             area[i] += 1
-            here = z[y, x]
             low[i] = min(low[i], here)
             high[i] = max(high[i], here)
             for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
@@ -218,19 +232,15 @@ def object_pixels(z, kind, labels, n, depth, rays, roi, plane, limit, steps, gap
                     rim[i] += 1
                     goes_on = abs(depth[v, u] - here) <= _step(here, steps)
                     open_rim[i] += goes_on and not _height(depth[v, u], rays, v, u, plane) < limit
-    main = 1
-    for i in range(2, n + 1):
-        if area[i] > area[main]:
-            main = i
     chosen = np.zeros(n + 1, np.bool_)
     for i in range(1, n + 1):
-        near = low[i] <= high[main] + gap and high[i] >= low[main] - gap
-        closed = 2 * open_rim[i] <= rim[i]
-        chosen[i] = i == main or (near and closed and area[i] >= share * area[main])
-    out = np.zeros((rows, columns), np.bool_)
+        near = low[i] <= high[0] + gap and high[i] >= low[0] - gap
+        chosen[i] = near and area[i] >= least and 2 * open_rim[i] <= rim[i]
+    out = body.copy()
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
-            out[y, x] = chosen[labels[y, x]]
+            if chosen[labels[y, x]]:
+                out[y, x] = True
     return out
 
 

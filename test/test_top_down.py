@@ -232,7 +232,8 @@ def test_never_into_the_support_never_too_wide_never_into_a_neighbour(seed):
 
 class TestDegenerate:
     obj = Object3D(
-        Status.OK, points=[*np.random.default_rng(0).uniform(-0.02, 0.02, (200, 3)).astype(np.float32), 0, 0, 0.5]
+        Status.OK,
+        points=np.random.default_rng(0).uniform([-0.02, -0.02, 0.48], [0.02, 0.02, 0.52], (200, 3)).astype(np.float32),
     )
 
     def test_no_points(self):
