@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from seg_perception.ros.inputs import Input
 from seg_perception.ros.reports import REPEATED
 
-OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE)
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD = 1.0  # s
 PATIENCE = 1.0  # s without a message after which an input is missing
 CLOCK_TOLERANCE = 1.0  # s between an image's stamp and now; more is not ROS time

@@ -32,6 +32,7 @@ from seg_perception.ros.services import Services
 from seg_perception.ros.transforms import TransformError, Transforms
 
 FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
+LAST_FRAME = 5.0  # s that deactivate waits for the plugins to finish their frame
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -42,6 +43,7 @@ class SegPerceptionNode(LifecycleNode):
         super().__init__("seg_perception", **kwargs)
         self._debug = debug
         self.finished = threading.Event()
+        self.left_behind = False  # a thread still runs in a plugin
         self.state_label = "unconfigured"
         self.problem = ""  # why the last transition failed
         self.engine = Engine()
@@ -181,7 +183,8 @@ class SegPerceptionNode(LifecycleNode):
         if self.perception is not None:
             self.perception.feed.end_calls("the node was deactivated")
             perception, self.perception = self.perception, None
-            if not perception.close():
+            if not perception.close(LAST_FRAME):
+                self.left_behind = True
                 self.get_logger().error("deactivate: a plugin does not return; its thread is left behind")
         super().on_deactivate(state)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -148,7 +149,9 @@ class ModelSwap:
         known = ", ".join(map(str, folders)) or "any trusted folder"
         for folder in folders:
             for suffix in SUFFIXES:
-                path = (folder / f"{name}{suffix}").resolve()
+                path = Path(
+                    os.path.normpath(folder / f"{name}{suffix}")
+                )  # links stay: the folder's owner put them there
                 if path.is_file():
                     if not any(path.is_relative_to(trusted) for trusted in folders):
                         listing = ", ".join(map(str, folders))
@@ -162,9 +165,9 @@ class ModelSwap:
         found = []
         model = getattr(self._node.parameters.config.segmenter.config, "model", "")
         if model and Path(model).expanduser().exists():
-            found.append(Path(model).expanduser().resolve().parent)
+            found.append(Path(os.path.abspath(Path(model).expanduser())).parent)
         try:
-            found.append(shipped("models").resolve())
+            found.append(Path(os.path.abspath(shipped("models"))))
         except FileNotFoundError:
             pass
         return found

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
     from seg_perception.ros.lifecycle_node import SegPerceptionNode
 
     node = executor = None
+    code = 1
     try:
         if stop.is_set():
             return INTERRUPTED
@@ -52,13 +53,12 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
             node.transforms.use(transform_buffer(node))
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        return _spin(node, executor, stop)
+        code = _spin(node, executor, stop)
     except Exception as error:  # noqa: BLE001 - a malformed parameter file, a bad name: rclpy has no common base
         if debug:
             traceback.print_exc()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         sys.stderr.write(f"error: {lines[0] if lines else type(error).__name__}\n")
-        return 1
     finally:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -67,6 +67,10 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+    if node is not None and node.left_behind:
+        sys.stderr.flush()
+        os._exit(code)  # Python would wait for the plugin
+    return code
 
 
 def _spin(node: Any, executor: Any, stop: threading.Event) -> int:

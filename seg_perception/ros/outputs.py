@@ -142,6 +142,7 @@ class Messages:
             clouds=self.clouds if clouds is None else clouds,
             include_points=points,
             in_workspace=result.in_workspace,
+            ages=result.ages,
             wait=result.waited,
         )
 

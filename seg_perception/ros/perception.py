@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,8 @@ from seg_perception.ros.sync import JUMP
 from seg_perception.ros.transforms import LATEST, TransformError, Transforms
 from seg_perception.ros.workers import Segmented, Workers
 from seg_perception.scene import Frame, Scene, Status
+
+KNOWN_IDS = 1000  # ids whose age is kept
 
 
 class Perception:
@@ -53,12 +55,13 @@ class Perception:
         self._frames = Frames(config, reports)
         self._sequence = 0
         self._newest_stamp = 0
+        self._ages: dict[int, int] = {}  # frames that each id was seen in
         self._publishing = threading.Lock()
         self._workers = Workers(self.feed, self._warm_up, self._segment, self._complete, self._failed)
 
-    def close(self) -> bool:
-        """Ends the workers; False if a plugin does not return."""
-        return self._workers.close()
+    def close(self, timeout: float) -> bool:
+        """Ends the workers; False if a plugin does not return within `timeout` s."""
+        return self._workers.close(timeout)
 
     def restart(self) -> None:
         """Forgets all frames, tracks and results: the clock jumped back."""
@@ -133,6 +136,7 @@ class Perception:
                 frame_id=frame_id,
                 T_header_image=T_header_image,
                 in_workspace=inside,
+                ages=tuple(self._aged(scene)),
                 camera_info=self._frames.info_for(shot, frame.width, frame.height),
                 depth_delay=(depth.stamp_ns - shot.pair.stamp_ns) * 1e-9 if depth is not None else float("nan"),
                 sequence=self._sequence,
@@ -145,6 +149,14 @@ class Perception:
         self._reports.done({**scene.timings, "publish": time.perf_counter() - start, "wait": shot.waited})
         for call in segmented.calls:
             call.deliver(result, has_depth=depth is not None or not self.feed.pairer.depth_expected)
+
+    def _aged(self, scene: Scene) -> Iterator[int]:
+        """How often each object was seen by now; the ids seen longest ago are forgotten."""
+        for obj in scene.objects:
+            self._ages[obj.id] = age = self._ages.pop(obj.id, 0) + 1  # moves to the end
+            yield age
+        while len(self._ages) > KNOWN_IDS:
+            del self._ages[next(iter(self._ages))]
 
     def _located(
         self, frame: Frame, config: Config

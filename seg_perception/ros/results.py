@@ -25,6 +25,7 @@ class Result:
     frame_id: str
     T_header_image: NDArray[np.float64] | None
     in_workspace: tuple[bool, ...]
+    ages: tuple[int, ...]
     camera_info: CameraInfo | None
     depth_delay: float  # s, depth stamp minus color stamp, NaN = no depth
     sequence: int

@@ -88,7 +88,7 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def close(self, timeout: float = 10.0) -> bool:
+    def close(self, timeout: float) -> bool:
         """Ends both threads, at the latest when their plugin returns. False if one still runs after `timeout` s."""
         self._feed.close()
         self._handover.close()

@@ -80,7 +80,7 @@ def test_compressed_images_and_a_camera_info_that_came_once(
     (brick,) = message.objects
     assert brick.centroid.z == pytest.approx(TOP, abs=2e-3)
     np.testing.assert_allclose(list(brick.box), BRICK, atol=2)  # jpeg
-    assert "transient local" in value(rig, "input color_info", "qos")
+    rig.wait(lambda: "transient local" in value(rig, "input color_info", "qos"), what="latched")
 
 
 def test_qos_overrides_are_honoured(node: NodeProcess, rig: Rig, camera: CompressedCamera) -> None:

@@ -69,6 +69,17 @@ def test_a_bad_configuration_fails_configure_and_can_be_mended(node: NodeProcess
     assert rig.change_state(CLEANUP)
 
 
+def test_a_plugin_that_cannot_change_its_options_says_so(node: NodeProcess, rig: Rig) -> None:
+    assert rig.set_parameters(segmenter__plugin="segmenters_for_tests:NeedsNothing").successful
+    assert rig.change_state(CONFIGURE)
+    result = rig.set_parameters(segmenter__threshold=100)
+    assert not result.successful
+    assert "segmenter" in result.reason
+    assert "needs cleanup first" in result.reason
+    assert rig.change_state(CLEANUP)
+    assert rig.set_parameters(segmenter__plugin="segmenters_for_tests:RedThings").successful
+
+
 def test_twenty_rounds_leave_nothing_behind(node: NodeProcess, rig: Rig) -> None:
     threads = []
     for _ in range(20):
