@@ -38,7 +38,7 @@ class SupportConfig:
         0.5, "how high objects rise; a surface higher over the next one stands by itself", unit="m", ge=0.01, live=True
     )
     max_size: float = option(0.6, "longest object; a longer surface is no object's top", unit="m", ge=0.01, live=True)
-    min_area: float = option(0.02, "smallest surface", unit="m^2", ge=0, live=True)
+    min_area: float = option(0.04, "smallest surface, unless it is the only one", unit="m^2", ge=0, live=True)
     floor_gap: float = option(
         0.35, "the lowest surface is the floor when the next one is this much higher; 0 = keep it", unit="m", ge=0, live=True
     )
@@ -95,12 +95,13 @@ def search_supports(
     noise = config.noise or float(np.clip(np.nan_to_num(cells.noise()), *NOISE_RANGE))
     coefficients, owner = large_planes(cells, noise, MIN_CELLS, 12)
     owner = _unite_slices(cells, coefficients, owner)
-    patches = [p for p in _patches(cells, owner, noise) if p.area >= config.min_area / 4]
+    patches = _patches(cells, owner, noise)
     up = _up(patches, gravity)
-    level = [p for p in patches if p.plane.normal @ up >= LEVEL and p.area >= config.min_area / 4]
+    level = [p for p in patches if p.plane.normal @ up >= LEVEL]
     carrying, tops = _without_tops(level, up, config)
-    carrying = _without_floor(carrying, up, config)
     carrying.sort(key=lambda s: -s.cells)
+    carrying = [s for s in carrying if s.area >= config.min_area] or carrying[:1]
+    carrying = _without_floor(carrying, up, config)
     return Supports(tuple(carrying[: config.max_supports]), tuple(tops), noise)
 
 
@@ -191,7 +192,7 @@ def _without_tops(
                     is_top |= bool(other.is_over(patch.origin[None], 0.05)[0])
         if is_top:
             tops.append(patch)
-        elif patch.area >= config.min_area:
+        else:
             carrying.append(patch)
     return carrying, tops
 

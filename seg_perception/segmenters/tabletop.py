@@ -18,7 +18,7 @@ from seg_perception.masks import Masks
 from seg_perception.options import option, section
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.geometric.foreground import Foreground, find_foreground
-from seg_perception.segmenters.geometric.holes import fill_object_holes
+from seg_perception.segmenters.geometric.holes import fill_bowls, fill_object_holes
 from seg_perception.segmenters.geometric.local_planes import fit_local_planes
 from seg_perception.segmenters.geometric.merging import find_contacts, merge_convex
 from seg_perception.segmenters.geometric.objects import choose_objects, stand_on
@@ -117,7 +117,8 @@ def _instances(
     """The segments that are objects: first those that rise, then thin ones that are not inside of these."""
     chosen = choose_objects(labels, segments, w, rays, supports.noise, c)
     tall = segments.without(~chosen.tall)
-    image = fill_object_holes(tall.of_patch[labels], tall.count, w, found.mask)
+    image = fill_bowls(tall.of_patch[labels], labels, tall)
+    image = fill_object_holes(image, tall.count, w, found.mask)
     image, scores = chosen.with_thin(image, labels, segments)
     ids, planes = stand_on(image, len(scores), w, rays, found, supports)
     return Instances.of(Masks.from_label_image(image, len(scores)), scores, supports=planes, support_ids=ids)

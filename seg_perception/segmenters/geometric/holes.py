@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from seg_perception.segmenters.geometric.segments import HOLLOW, Segments
+
+INSIDE = 0.2  # share of a bowl's pixels on its inside
 SPECK = 0.01  # share of the object's pixels up to which a hole is noise
 
 
@@ -19,6 +22,23 @@ def fill_object_holes(
     without depth (`w` = 0), and those mostly `raised` over the support, like the bottom of a pot."""
     parts, numbers = cv2.connectedComponents((labels == 0).astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
     return _fill(labels, count, w, raised, numbers, parts, SPECK)
+
+
+def fill_bowls(image: NDArray[np.int32], labels: NDArray[np.int32], segments: Segments) -> NDArray[np.int32]:
+    """`image` of the objects of `segments` with the bottoms of bowls and cups, which lie within the outline of their
+    insides: patches (of `labels`) that curve inwards and are a good part of their object."""
+    known = segments.patches
+    whole = np.append(segments.statistics.pixels, 0)[segments.of_patch]
+    inside = (known.bulge < HOLLOW) & (segments.of_patch > 0) & (known.pixels > INSIDE * whole)
+    out = image.copy()
+    for patch in np.flatnonzero(inside):
+        rows, columns = np.nonzero(labels == patch)
+        hull = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
+        x, y, width, height = cv2.boundingRect(hull)
+        within = cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull - (x, y), 1)
+        part = out[y : y + height, x : x + width]
+        part[(within > 0) & (part == 0)] = segments.of_patch[patch]
+    return out
 
 
 @njit(cache=True, nogil=True)

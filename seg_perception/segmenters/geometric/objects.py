@@ -18,7 +18,7 @@ from seg_perception.surfaces.surface import Surface
 
 STRIDE = 3  # px, of the points that sizes are measured with
 CUT = 0.25  # share of the rim where a thing goes on beyond the support: furniture, walls
-OVER = 0.3  # share of an object that is right over its support, not beyond its edge
+OVER = 0.5  # share of an object that is right over its support, not beyond its edge
 AT_BORDER = 0.15  # share of the rim at the image's border that makes a big thing background
 SURE = 6.0  # times the noise of depth, that thin things rise over their support
 ON_TOP = 0.02  # m, how far a foot may be from the top that it stands on
@@ -75,7 +75,8 @@ def choose_objects(
     size = limits.support.max_size
     background = (length > size) | (known.cut > CUT * rim)
     background |= known.over < OVER * known.pixels
-    background |= (known.border > AT_BORDER * rim) & (length > size / 2)
+    aside = known.main_support != 0  # not on the best support: furniture in the background more often than not
+    background |= (known.border > AT_BORDER * rim) & ((length > size / 2) | aside)
     background[0] = True
     tall = (rise >= limits.min_height) & (known.area >= limits.min_area) & ~background
     mean_w = known.moments[:, 3] / np.maximum(known.pixels, 1)

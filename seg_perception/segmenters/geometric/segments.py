@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seg_perception.segmenters.geometric.merging import Contacts
 from seg_perception.segmenters.geometric.statistics import Statistics, fit_planes
 
+HOLLOW = np.radians(-5.0)  # mean bend over two arms, of the inside of cups and bowls
 NARROW = 0.012  # m, mean width of handles
 NEAR = 0.07  # m in depth, between a handle and its cup
 ALIKE = np.cos(np.radians(20.0))  # normals of two pieces of one surface
@@ -107,12 +108,12 @@ def join_thin(segments: Segments, focal: float) -> Segments:
     return segments.joined(pairs)
 
 
-def join_hollow(segments: Segments, bulge: float = np.radians(-5.0), level: float = 0.015) -> Segments:
+def join_hollow(segments: Segments, level: float = 0.015) -> Segments:
     """Cups and bowls: the inside, which curves inwards, joins the outside that it touches and that is as high."""
     known, contacts = segments.statistics, segments.contacts
     top = known.height(0.98)
     pairs = []
-    for inside in np.flatnonzero(known.bulge < bulge):
+    for inside in np.flatnonzero(known.bulge < HOLLOW):
         fitting = (np.abs(top - top[inside]) < np.maximum(level, 0.1 * top[inside])) & (contacts.length[inside] >= 8)
         fitting[[0, inside]] = False
         if inside and fitting.any():

@@ -24,7 +24,8 @@ class Statistics:
     `border` px at the image's border, `cut` links without a step to what is
     no foreground but no support either, `over` px right over a support, `centres` (n, 2) mean row and column,
     `heights` (n, bins), `moments` (n, 10) of
-    1, x, y, w, xx, xy, yy, xw, yw, ww in ray coordinates, `bends` (n, 4): rad and count along rows, along columns.
+    1, x, y, w, xx, xy, yy, xw, yw, ww in ray coordinates, `bends` (n, 4): rad and count along rows, along columns,
+    `standing` (n, supports) px over each support.
     """
 
     pixels: NDArray[np.float64]
@@ -38,11 +39,17 @@ class Statistics:
     heights: NDArray[np.float64]
     moments: NDArray[np.float64]
     bends: NDArray[np.float64]
+    standing: NDArray[np.float64]
 
     def height(self, share: float) -> NDArray[np.float64]:
         """(n,) m, the height under which this share of each region's pixels lies."""
         total = np.cumsum(self.heights, axis=1)
         return (total >= share * np.maximum(total[:, -1:], 1)).argmax(axis=1) * BIN
+
+    @property
+    def main_support(self) -> NDArray[np.int64]:
+        """(n,) the support that most of each region stands on."""
+        return self.standing.argmax(axis=1)
 
     @property
     def bulge(self) -> NDArray[np.float64]:
@@ -91,8 +98,12 @@ def measure(
     counts, heights, moments, bends = _measure(
         labels, count, w, rays, planes, normals, found.height, found.over, found.beyond, step, bins, BIN, focal
     )
+    places = (count + 1, int(found.support.max(initial=0)) + 1)
+    on_support = (labels > 0) & (found.support >= 0)
+    owners = labels[on_support].astype(np.int64) * places[1] + found.support[on_support]
+    standing = np.bincount(owners, minlength=places[0] * places[1]).reshape(places).astype(np.float64)
     centres = counts[:, 7:] / np.maximum(counts[:, :1], 1)
-    return Statistics(*counts[:, :7].T, centres, heights, moments, bends)
+    return Statistics(*counts[:, :7].T, centres, heights, moments, bends, standing)
 
 
 @njit(cache=True, nogil=True)
