@@ -1,0 +1,268 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Masks from a map of logits per query: enlarged to the image, straight to row spans."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from seg_perception.masks import Masks
+from seg_perception.segmenters.enlarged import axis, runs_of_row
+from seg_perception.segmenters.letterbox import Letterbox
+
+
+def masks_above(
+    maps: NDArray[np.float32], grid: tuple[int, int], place: Letterbox, level: float, shares: bool
+) -> tuple[Masks, NDArray[np.float32]]:
+    """Where each of `maps` (N, h, w), which cover the network's input, is above `level` in the image.
+
+    They are enlarged bilinearly to `grid` (height, width), the padding is cut off there, and what remains is enlarged
+    to the image. Also the mean sigmoid over each mask's pixels, (N,); zeros without `shares`.
+    """
+    top, left, rows, columns = _region(grid, place)
+    spans, offsets, means = _above_zero(
+        np.asarray(maps, np.float32) - np.float32(level),
+        *grid,
+        top,
+        left,
+        rows,
+        columns,
+        place.height,
+        place.width,
+        level,
+        shares,
+    )
+    return Masks(place.height, place.width, spans, offsets), means
+
+
+def masks_of_grid(
+    maps: NDArray[np.float32], grid: tuple[int, int], place: Letterbox, level: float
+) -> tuple[Masks, NDArray[np.float32]]:
+    """Where each of `maps` (N, h, w), enlarged bilinearly to `grid` (height, width), is above `level` there, each
+    pixel of the image taking the grid cell that it falls in; and the mean sigmoid over each mask's cells, (N,).
+
+    The maps must cover the image without padding.
+    """
+    spans, offsets, means = _of_grid(
+        np.asarray(maps, np.float32) - np.float32(level), *grid, place.height, place.width, level
+    )
+    return Masks(place.height, place.width, spans, offsets), means
+
+
+def masks_by_argmax(
+    maps: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    grid: tuple[int, int],
+    place: Letterbox,
+    threshold: float,
+    least_share: float,
+    inside: bool,
+) -> Masks:
+    """Each pixel of the image belongs to the map that is highest there times its weight; maps as for `masks_above`.
+
+    A mask is empty unless its pixels are more than `least_share` of those where its own weighted map is at least
+    `threshold`. With `inside` it has only pixels of the latter.
+    """
+    count = len(maps)
+    if count == 0:
+        return Masks.empty(place.height, place.width)
+    top, left, rows, columns = _region(grid, place)
+    owners = _owners(
+        np.ascontiguousarray(maps, np.float32), np.ascontiguousarray(weights, np.float32), *grid,
+        top, left, rows, columns, place.height, place.width, threshold, least_share, inside,
+    )  # fmt: skip
+    return Masks.from_label_image(owners, count)
+
+
+def _region(grid: tuple[int, int], place: Letterbox) -> tuple[int, int, int, int]:
+    """The image's part of the grid: top, left, height, width in cells. Raises ValueError if an edge cuts a cell."""
+    edges = []
+    for value, cells, net in (
+        (place.top, grid[0], place.net_height),
+        (place.left, grid[1], place.net_width),
+        (place.scaled_height, grid[0], place.net_height),
+        (place.scaled_width, grid[1], place.net_width),
+    ):
+        whole, rest = divmod(value * cells, net)
+        if rest:
+            raise ValueError(f"masks: padding of {place} does not fall on whole cells of a {grid[1]}x{grid[0]} grid")
+        edges.append(whole)
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+@njit(cache=True, nogil=True)
+def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height, width, level, shares):  # type: ignore[no-untyped-def]
+    n = len(maps)
+    y_knot, y_weight, _ = axis(rows, height)
+    x_knot, x_weight, first = axis(columns, width)
+    row = np.empty(columns + 1, np.float32)
+    spans = np.empty((4096, 3), np.int32)
+    offsets = np.zeros(n + 1, np.int64)
+    means = np.zeros(n, np.float32)
+    total = 0
+    for i in range(n):
+        area = _enlarge(maps[i], grid_height, grid_width)[top : top + rows, left : left + columns]
+        start = total
+        share = 0.0
+        for y in range(height):
+            _blend(area, y_knot[y], y_weight[y], row)
+            if total + columns + 1 > len(spans):
+                spans = _grown(spans, total, columns)
+            before = total
+            total = runs_of_row(row, 0, first, x_weight, columns / width, y, 0, width, spans, total)
+            if shares:
+                for s in range(before, total):
+                    for x in range(spans[s, 1], spans[s, 2]):
+                        share += _sigmoid(_at(row, x_knot[x], x_weight[x]) + level)
+        offsets[i + 1] = total
+        if shares:
+            pixels = 0
+            for s in range(start, total):
+                pixels += spans[s, 2] - spans[s, 1]
+            means[i] = share / (pixels + 1e-6)
+    return spans[:total].copy(), offsets, means
+
+
+@njit(cache=True, nogil=True)
+def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: ignore[no-untyped-def]
+    n, map_height, map_width = maps.shape
+    y_knot, y_weight, _ = axis(map_height, grid_height)
+    x_knot, x_weight, first = axis(map_width, grid_width)
+    begins = _begins(grid_width, width)
+    row = np.empty(map_width + 1, np.float32)
+    cells = np.empty((grid_height * (grid_width // 2 + 1), 3), np.int32)  # spans of one mask on the grid
+    of_row = np.zeros(grid_height + 1, np.int64)
+    spans = np.empty((4096, 3), np.int32)
+    offsets = np.zeros(n + 1, np.int64)
+    means = np.zeros(n, np.float32)
+    y_scale = np.float32(grid_height) / np.float32(height)
+    total = 0
+    for i in range(n):
+        count = 0
+        share = 0.0
+        inside = 0
+        for g in range(grid_height):
+            _blend(maps[i], y_knot[g], y_weight[g], row)
+            before = count
+            count = runs_of_row(row, 0, first, x_weight, map_width / grid_width, g, 0, grid_width, cells, count)
+            of_row[g + 1] = count
+            for s in range(before, count):
+                inside += cells[s, 2] - cells[s, 1]
+                for x in range(cells[s, 1], cells[s, 2]):
+                    share += _sigmoid(_at(row, x_knot[x], x_weight[x]) + level)
+        means[i] = share / (inside + 1e-6)
+        for y in range(height):
+            g = min(int(np.float32(y) * y_scale), grid_height - 1)
+            if total + grid_width > len(spans):
+                spans = _grown(spans, total, grid_width)
+            for s in range(of_row[g], of_row[g + 1]):
+                x0, x1 = begins[cells[s, 1]], begins[cells[s, 2]]
+                if x0 < x1:
+                    if total > offsets[i] and spans[total - 1, 0] == y and spans[total - 1, 2] == x0:
+                        spans[total - 1, 2] = x1  # the gap between them fell between two pixels
+                        continue
+                    spans[total, 0] = y
+                    spans[total, 1] = x0
+                    spans[total, 2] = x1
+                    total += 1
+        offsets[i + 1] = total
+    return spans[:total].copy(), offsets, means
+
+
+@njit(cache=True, nogil=True)
+def _owners(  # type: ignore[no-untyped-def]
+    maps, weights, grid_height, grid_width, top, left, rows, columns, height, width, threshold, least_share, inside
+):
+    n = len(maps)
+    y_knot, y_weight, _ = axis(rows, height)
+    x_knot, x_weight, _ = axis(columns, width)
+    areas = np.empty((n, rows, columns), np.float32)
+    for i in range(n):
+        areas[i] = _enlarge(maps[i], grid_height, grid_width)[top : top + rows, left : left + columns]
+    row = np.empty(columns + 1, np.float32)
+    best = np.empty(width, np.float32)
+    owners = np.zeros((height, width), np.int32)
+    won = np.zeros(n, np.int64)
+    own = np.zeros(n, np.int64)
+    for y in range(height):
+        best[:] = -np.inf
+        owner = owners[y]
+        for i in range(n):
+            _blend(areas[i], y_knot[y], y_weight[y], row)
+            for x in range(width):
+                value = _at(row, x_knot[x], x_weight[x]) * weights[i]
+                if value >= threshold:
+                    own[i] += 1
+                if value > best[x] or owner[x] == 0:
+                    best[x] = value
+                    owner[x] = i + 1
+        for x in range(width):
+            won[owner[x] - 1] += 1
+            if inside and not best[x] >= threshold:
+                owner[x] = 0
+    for y in range(height):
+        for x in range(width):
+            i = owners[y, x] - 1
+            if i >= 0 and not (own[i] > 0 and won[i] > least_share * own[i]):
+                owners[y, x] = 0
+    return owners
+
+
+@njit(cache=True, nogil=True)
+def _enlarge(small, height, width):  # type: ignore[no-untyped-def]
+    if small.shape == (height, width):
+        return small
+    y_knot, y_weight, _ = axis(small.shape[0], height)
+    x_knot, x_weight, _ = axis(small.shape[1], width)
+    row = np.empty(small.shape[1] + 1, np.float32)
+    out = np.empty((height, width), np.float32)
+    for y in range(height):
+        _blend(small, y_knot[y], y_weight[y], row)
+        for x in range(width):
+            out[y, x] = _at(row, x_knot[x], x_weight[x])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _blend(area, knot, weight, row):  # type: ignore[no-untyped-def]
+    """One row between two rows of `area`, its last value repeated."""
+    rows, columns = area.shape
+    upper, lower = area[knot], area[min(knot + 1, rows - 1)]
+    for k in range(columns):
+        row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
+    row[columns] = row[columns - 1]
+
+
+@njit(cache=True, nogil=True)
+def _at(row, knot, weight):  # type: ignore[no-untyped-def]
+    return row[knot] * (np.float32(1) - weight) + row[knot + 1] * weight
+
+
+@njit(cache=True, nogil=True)
+def _sigmoid(value):  # type: ignore[no-untyped-def]
+    return 1.0 / (1.0 + math.exp(-value))
+
+
+@njit(cache=True, nogil=True)
+def _begins(cells, pixels):  # type: ignore[no-untyped-def]
+    """Per cell the first of `pixels` that falls in it or after it, as `floor(pixel * cells / pixels)` in float32."""
+    scale = np.float32(cells) / np.float32(pixels)
+    out = np.full(cells + 1, pixels, np.int64)
+    last = -1
+    for p in range(pixels):
+        cell = min(int(np.float32(p) * scale), cells - 1)
+        for passed in range(last + 1, cell + 1):
+            out[passed] = p
+        last = max(last, cell)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _grown(spans, total, room):  # type: ignore[no-untyped-def]
+    more = np.empty((2 * len(spans) + room, 3), np.int32)
+    more[:total] = spans[:total]
+    return more
