@@ -56,9 +56,9 @@ class OnnxRuntimeConfig:
 class OnnxRuntime:
     """One ONNX model in ONNX Runtime. float16 inputs and outputs of the model are float32 at this door.
 
-    A provider that does not start is an error; none stands in for it. Operators that a provider lacks run on the CPU, as
-    ONNX Runtime has it. Raises ConfigError when the file is missing or unreadable or a provider is not there, PluginError
-    without onnxruntime.
+    A provider that does not start is an error; none stands in for it. Operators that a provider lacks run on the CPU,
+    as ONNX Runtime has it. Raises ConfigError when the file is missing or unreadable or a provider is not there,
+    PluginError without onnxruntime.
     """
 
     Config = OnnxRuntimeConfig
