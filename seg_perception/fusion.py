@@ -23,7 +23,7 @@ SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
 CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has none such
 TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
 NOISY = 0.0003  # m; depth this smooth has no outliers
-SAMPLE = 512  # points that decide which support carries an object
+SAMPLE, BOX_SAMPLE = 512, 6000  # points that decide on the support and that the box is fitted to
 NO_PLANE = np.full(4, np.nan)
 NO_MASK = np.empty((0, 0), np.bool_)
 
@@ -118,16 +118,15 @@ class _Fusion:
         foot, limit, noise, plane, touching = 0.0, 0.0, NOISY, NO_PLANE, False
         if support is not None:
             plane = support.coefficients
-            foot, noise = self._foot(z, kind, roi, plane)
+            foot, noise = self._foot(z, kind, agreeing, roi, plane)
             limit = foot + 3 * noise + c.support_margin
             above = kernels.above_support(z, keep, self.rays, roi, plane, limit)
             touching = np.count_nonzero(keep) - np.count_nonzero(above) >= TOUCHING
             keep = above
         keep = self._object(z, kind, agreeing, keep, roi, plane, limit)
-        known_rim, nearer, cut = kernels.outline(kind, depth, roi, self.steps)
-        solid = kernels.away_from_steps(keep, kind, depth, roi, c.erosion, self.steps) if c.erosion else keep
-        points, colors, inner = kernels.points_of(keep, solid, z, self.frame.color, self.rays, roi)
-        status, text = _status(counts, len(points), cut > 0, c)
+        known_rim, nearer, cut = kernels.outline(kind, agreeing, depth, roi, self.steps)
+        count = int(np.count_nonzero(keep))
+        status, text = _status(counts, count, cut > 0, c)
         seen = {
             "touches_border": cut > 0,
             "occluded_ratio": nearer / known_rim if known_rim else float("nan"),
@@ -135,18 +134,22 @@ class _Fusion:
         }
         if not status.has_3d:
             return Object3D(status, text, **seen)
+        points = kernels.points_of(keep, z, self.rays, roi, -(-count // BOX_SAMPLE))
         outliers = c.outliers * min(1.0, noise / NOISY)
         box, completed, top = self._box(points, support, foot, limit + (FOOT if touching else 0.0), outliers)
-        if inner.mean() < 0.35:  # thin: nothing is away from its edges
-            inner = np.ones(len(points), np.bool_)
-        centroid = points.mean(axis=0, dtype=np.float64)
+        centroid, spread = kernels.moments(keep, kind, z, self.rays, roi)
+        solid = kernels.away_from_steps(keep, kind, agreeing, depth, roi, c.erosion, self.steps) if c.erosion else keep
+        inner = int(np.count_nonzero(solid))
+        if inner < max(0.35 * count, c.min_points):  # thin: nothing is away from its edges
+            solid = keep
+        points = kernels.points_of(solid, z, self.rays, roi, 1)
         return Object3D(
             status,
             text,
-            points=points[inner],
-            colors=colors[inner],
+            points=points,
+            colors=kernels.colors_of(solid, self.frame.color, roi, len(points)),
             centroid=centroid,
-            covariance=_covariance(points, centroid, c.noise),
+            covariance=_covariance(spread, count, centroid, c.noise),
             box=box,
             box_completed=completed,
             support=support,
@@ -175,9 +178,9 @@ class _Fusion:
             body, z, kind, labels, n, self.depth, self.rays, roi, plane, limit, self.steps, c.part_gap, least
         )
 
-    def _foot(self, z: NDArray, kind: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
+    def _foot(self, z: NDArray, kind: NDArray, agreeing: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
         """Height m of the support over its plane, for depth cameras bend planes, and its noise m, as seen around it."""
-        level, noise = kernels.support_beside(kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
+        level, noise = kernels.support_beside(kind, agreeing, self.depth, self.rays, roi, plane, SUPPORT_REACH)
         if np.isfinite(level):
             return float(level), float(noise)
         usable = z[kind == kernels.USABLE]
@@ -206,13 +209,9 @@ class _Fusion:
 
 def _support_of(z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]) -> Plane | None:
     """The surface that carries what is seen, of those known."""
-    rows, columns = np.nonzero(keep)
-    if not surfaces or not len(rows):
+    if not surfaces:
         return None
-    some = slice(None, None, max(1, len(rows) // SAMPLE))
-    rows, columns = rows[some], columns[some]
-    xy = rays[rows + roi[1] - 1, columns + roi[0] - 1]
-    points = np.column_stack([xy, np.ones(len(xy))]) * z[rows, columns, None]
+    points = kernels.points_of(keep, z, rays, roi, max(1, int(np.count_nonzero(keep)) // SAMPLE))
     index = support_under(points, surfaces)
     return surfaces[index] if index >= 0 else None
 
@@ -250,14 +249,15 @@ def _status(counts: NDArray[np.int64], kept: int, cut: bool, config: FusionConfi
     return (Status.PARTIAL, ", ".join(reasons)) if reasons else (Status.OK, "")
 
 
-def _covariance(points: NDArray[np.float32], centroid: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
-    """(3, 3) m^2 of the centroid: the depth noise along the ray, alike in pixels near each other, and the spread of the
-    points over their number. A stereo camera's noise is alike over about 5x5 pixels."""
-    independent = max(1.0, len(points) / 25.0)
-    spread = np.cov(points.astype(np.float64).T)
+def _covariance(
+    spread: NDArray[np.float64], count: int, centroid: NDArray[np.float64], noise: float
+) -> NDArray[np.float64]:
+    """(3, 3) m^2 of the centroid: the depth noise along the ray and the points' `spread`, over the number of pixels that
+    tell something new: a stereo camera's noise is alike over about 5x5 of them."""
+    independent = max(1.0, count / 25.0)
     ray = centroid / centroid[2]
     sigma = noise * centroid[2] ** 2
-    return spread / independent + np.outer(ray, ray) * sigma**2 / independent
+    return (spread + np.outer(ray, ray) * sigma**2) / independent
 
 
 def _touching_border(instances: Instances) -> NDArray[np.bool_]:

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from seg_perception import rectangles
 from seg_perception.scene import Intrinsics, OrientedBox
 
 
@@ -141,7 +141,8 @@ def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np
 def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     """Angle rad in [0, pi/2) and bounds (2, 2) [min, max] along the turned axes of the smallest rectangle around
     `points` (M, 2), M >= 1."""
-    angle, bounds = _smallest_rectangle(_hull(np.ascontiguousarray(points, np.float64)))
+    xy = np.asarray(points, np.float64)
+    angle, bounds = rectangles.smallest_rectangle(rectangles.hull(xy[:, 0], xy[:, 1]))
     return float(angle), bounds
 
 
@@ -151,7 +152,8 @@ def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float
 
     `outliers` is the share of points that may stay outside at each end of each axis.
     """
-    xyz = np.ascontiguousarray(points, np.float64)
+    xyz = np.ascontiguousarray(points)
+    xyz = xyz if xyz.dtype == np.float32 else xyz.astype(np.float64)
     if up is not None:
         return _box_on(xyz, rotation_with_z(up), outliers)
     spread = np.cov((xyz - xyz.mean(axis=0)).T) if len(xyz) > 1 else np.eye(3)
@@ -160,180 +162,8 @@ def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float
     return min(boxes, key=lambda box: float(np.prod(box.size + 1e-4)))  # as flat boxes all have volume 0
 
 
-def _box_on(xyz: NDArray[np.float64], frame: NDArray[np.float64], outliers: float) -> OrientedBox:
-    angle, low, high = _turned_bounds(xyz, frame, outliers)
+def _box_on(xyz: NDArray, frame: NDArray[np.float64], outliers: float) -> OrientedBox:
+    angle, low, high = rectangles.turned_bounds(xyz, frame, outliers)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
     R = frame @ turn
     return OrientedBox(transform(R, R @ ((low + high) / 2)), high - low)
-
-
-def geometric_median(points: ArrayLike) -> NDArray[np.float64]:
-    """The point (3,) m with the least sum of distances to `points` (M, 3) m, M >= 1: a median that turns with them.
-
-    Found on at most 1000 of them, evenly taken (Weiszfeld's iteration).
-    """
-    xyz = np.asarray(points)
-    return _geometric_median(xyz[:: max(1, len(xyz) // 1000)].astype(np.float64))
-
-
-# -- kernels -----------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-def _geometric_median(xyz):  # type: ignore[no-untyped-def]
-    centre = np.array([xyz[:, 0].mean(), xyz[:, 1].mean(), xyz[:, 2].mean()])
-    for _ in range(30):
-        total = np.zeros(3)
-        weights = 0.0
-        for i in range(len(xyz)):
-            d = np.sqrt((xyz[i, 0] - centre[0]) ** 2 + (xyz[i, 1] - centre[1]) ** 2 + (xyz[i, 2] - centre[2]) ** 2)
-            w = 1.0 / max(d, 1e-6)
-            weights += w
-            for k in range(3):
-                total[k] += w * xyz[i, k]
-        moved = 0.0
-        for k in range(3):
-            moved += (total[k] / weights - centre[k]) ** 2
-            centre[k] = total[k] / weights
-        if moved < 1e-10:  # 0.01 mm
-            break
-    return centre
-
-
-@njit(cache=True, nogil=True)
-def _turned_bounds(xyz, frame, outliers):  # type: ignore[no-untyped-def]
-    """Angle of the footprint's longer side in `frame`, and bounds (3,), (3,) along the turned axes."""
-    local = xyz @ frame
-    angle, _ = _smallest_rectangle(_hull(local[:, :2]))
-    c, s = np.cos(angle), np.sin(angle)
-    for i in range(len(local)):
-        x, y = local[i, 0], local[i, 1]
-        local[i, 0] = c * x + s * y
-        local[i, 1] = c * y - s * x
-    low, high = np.empty(3), np.empty(3)
-    for k in range(3):
-        low[k], high[k] = _trimmed(local[:, k], outliers)
-    if high[1] - low[1] > high[0] - low[0]:  # x is the longer side
-        angle += np.pi / 2
-        low[0], low[1], high[0], high[1] = low[1], -high[0], high[1], -low[0]
-    return angle, low, high
-
-
-@njit(cache=True, nogil=True)
-def _trimmed(values, outliers):  # type: ignore[no-untyped-def]
-    """The range of `values` less the share `outliers` at each end, to 1/1024 of the range."""
-    low, high = values[0], values[0]
-    for v in values:
-        low = min(low, v)
-        high = max(high, v)
-    left_out = int(outliers * len(values))
-    if left_out < 1 or high <= low:
-        return low, high
-    counts = np.zeros(1025, np.int64)
-    scale = 1024.0 / (high - low)
-    for v in values:
-        counts[int((v - low) * scale)] += 1
-    first, last = 0, 1024
-    outside = counts[0]
-    while outside <= left_out:
-        first += 1
-        outside += counts[first]
-    outside = counts[1024]
-    while outside <= left_out:
-        last -= 1
-        outside += counts[last]
-    return low + first / scale, min(high, low + (last + 1) / scale)
-
-
-@njit(cache=True, nogil=True)
-def _hull(points):  # type: ignore[no-untyped-def]
-    """Corners (K, 2) of the convex hull, counterclockwise (Andrew's monotone chain).
-
-    Of many points only the lowest and highest in each of 1024 columns are looked at: that moves a corner by at most
-    1/1024 of the width.
-    """
-    if len(points) > 2048:
-        points = _column_ends(points)
-    order = np.argsort(points[:, 1], kind="mergesort")
-    order = order[np.argsort(points[order, 0], kind="mergesort")]
-    hull = np.empty((2 * len(points) + 1, 2))
-    n = 0
-    for side in range(2):
-        start = n
-        for k in range(len(order)):
-            p = points[order[k] if side == 0 else order[len(order) - 1 - k]]
-            while n >= start + 2:
-                a, b = hull[n - 2], hull[n - 1]
-                if (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0]) > 0.0:
-                    break
-                n -= 1
-            hull[n] = p
-            n += 1
-        n -= 1  # the end of this side begins the next
-    return hull[: max(n, 1)].copy()
-
-
-@njit(cache=True, nogil=True)
-def _column_ends(points):  # type: ignore[no-untyped-def]
-    low, high = points[0, 0], points[0, 0]
-    for i in range(len(points)):
-        low = min(low, points[i, 0])
-        high = max(high, points[i, 0])
-    scale = 1023.0 / max(high - low, 1e-12)
-    ends = np.full((1024, 2), -1, np.int64)
-    for i in range(len(points)):
-        k = int((points[i, 0] - low) * scale)
-        if ends[k, 0] < 0 or points[i, 1] < points[ends[k, 0], 1]:
-            ends[k, 0] = i
-        if ends[k, 1] < 0 or points[i, 1] > points[ends[k, 1], 1]:
-            ends[k, 1] = i
-    out = np.empty((2048, 2))
-    n = 0
-    for k in range(1024):
-        if ends[k, 0] >= 0:
-            out[n] = points[ends[k, 0]]
-            out[n + 1] = points[ends[k, 1]]
-            n += 2
-    return out[:n]
-
-
-@njit(cache=True, nogil=True)
-def _smallest_rectangle(hull):  # type: ignore[no-untyped-def]
-    """Angle and bounds of the smallest rectangle; one of its sides lies on an edge of the hull (rotating calipers)."""
-    n = len(hull)
-    best_angle = 0.0
-    best = np.empty((2, 2))
-    best_area = np.inf
-    right = up = left = 0  # corners farthest along the edge, away from it, and against it: they only move forward
-    for i in range(n):
-        j = (i + 1) % n
-        angle = np.arctan2(hull[j, 1] - hull[i, 1], hull[j, 0] - hull[i, 0])
-        c, s = np.cos(angle), np.sin(angle)
-        right = _farthest(hull, max(right, i), c, s)
-        up = _farthest(hull, max(up, right), -s, c)
-        left = _farthest(hull, max(left, up), -c, -s)
-        x_high = c * hull[right % n, 0] + s * hull[right % n, 1]
-        x_low = c * hull[left % n, 0] + s * hull[left % n, 1]
-        y_high = c * hull[up % n, 1] - s * hull[up % n, 0]
-        y_low = c * hull[i, 1] - s * hull[i, 0]
-        area = (x_high - x_low) * (y_high - y_low)
-        if area < best_area:
-            best_area, best_angle = area, angle
-            best[0, 0], best[0, 1], best[1, 0], best[1, 1] = x_low, y_low, x_high, y_high
-    turns = int(np.floor(best_angle / (np.pi / 2)))  # into [0, pi/2): each turn back swaps the axes
-    for _ in range(turns % 4):
-        x_low, x_high, y_low, y_high = best[0, 0], best[1, 0], best[0, 1], best[1, 1]
-        best[0, 0], best[1, 0], best[0, 1], best[1, 1] = -y_high, -y_low, x_low, x_high
-    return best_angle - turns * np.pi / 2, best
-
-
-@njit(cache=True, nogil=True)
-def _farthest(hull, k, dx, dy):  # type: ignore[no-untyped-def]
-    """The corner at or after `k` where the way along (dx, dy) ends; not reduced to the number of corners."""
-    n = len(hull)
-    for _ in range(n):
-        a, b = hull[k % n], hull[(k + 1) % n]
-        if (b[0] - a[0]) * dx + (b[1] - a[1]) * dy < 0:
-            break
-        k += 1
-    return k

@@ -14,6 +14,8 @@ from numba import njit
 FOREIGN, UNKNOWN, USABLE = 0, 1, 2  # pixels of a grid: not in the mask; in it without usable depth; with
 NAN, NEAR, FAR, IGNORED, TOTAL = 0, 1, 2, 3, 4  # what `depth_under_mask` counts
 OUTLINE_REACH = 6  # px, how far to look past holes in the depth for what is beside the outline
+BESIDE = 4  # px outside the outline where the support is measured
+HOLE = 10  # px, how far a pixel without depth may take that of its row
 BRIDGE = 3  # px, holes in the depth up to this wide do not part an object
 
 
@@ -100,7 +102,7 @@ def _height(z, rays, v, u, plane):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def support_beside(kind, depth, rays, roi, plane, reach):  # type: ignore[no-untyped-def]
+def support_beside(kind, agreeing, depth, rays, roi, plane, reach):  # type: ignore[no-untyped-def]
     """Median and robust standard deviation m of the heights over `plane` of what lies around the mask and less than
     `reach` m from it; NaN with fewer than 20 such pixels. Depth cameras bend planes: this is the plane as seen here."""
     rows, columns = kind.shape
@@ -108,22 +110,21 @@ def support_beside(kind, depth, rays, roi, plane, reach):  # type: ignore[no-unt
     n = 0
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
-            if kind[y, x] == FOREIGN:
+            if kind[y, x] == FOREIGN or agreeing[y, x] == 8:
                 continue
             for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
                 if kind[y + dy, x + dx] != FOREIGN:
                     continue
-                for k in (3, 5):
-                    v, u = roi[1] + y - 1 + k * dy, roi[0] + x - 1 + k * dx
-                    gy, gx = y + k * dy, x + k * dx
-                    if v < 0 or u < 0 or v >= depth.shape[0] or u >= depth.shape[1] or n == len(heights):
-                        continue
-                    if 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN:
-                        continue
-                    height = _height(depth[v, u], rays, v, u, plane)
-                    if abs(height) < reach:
-                        heights[n] = height
-                        n += 1
+                v, u = roi[1] + y - 1 + BESIDE * dy, roi[0] + x - 1 + BESIDE * dx
+                gy, gx = y + BESIDE * dy, x + BESIDE * dx
+                if v < 0 or u < 0 or v >= depth.shape[0] or u >= depth.shape[1] or n == len(heights):
+                    continue
+                if 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN:
+                    continue
+                height = _height(depth[v, u], rays, v, u, plane)
+                if abs(height) < reach:
+                    heights[n] = height
+                    n += 1
     if n < 20:
         return np.nan, np.nan
     middle = np.median(heights[:n])
@@ -262,13 +263,13 @@ def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def away_from_steps(keep, kind, depth, roi, margin, steps):  # type: ignore[no-untyped-def]
+def away_from_steps(keep, kind, agreeing, depth, roi, margin, steps):  # type: ignore[no-untyped-def]
     """`keep` less the pixels within `margin` px of a depth step or of an outline without depth beside it, bool grid."""
     rows, columns = keep.shape
     out = keep.copy()
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
-            if not keep[y, x]:
+            if not keep[y, x] or (margin == 1 and agreeing[y, x] == 8):
                 continue
             here = depth[roi[1] + y - 1, roi[0] + x - 1]
             t = _step(here, steps)
@@ -290,36 +291,94 @@ def away_from_steps(keep, kind, depth, roi, margin, steps):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def points_of(keep, solid, z, color, rays, roi):  # type: ignore[no-untyped-def]
-    """Points (M, 3) float32 m and colors (M, 3) of the pixels in `keep`, and which of them are in `solid`, (M,)."""
-    rows, columns = keep.shape
-    count = 0
-    for y in range(1, rows - 1):
-        for x in range(1, columns - 1):
-            count += keep[y, x]
-    points = np.empty((count, 3), np.float32)
-    colors = np.empty((count, 3), np.uint8)
-    inner = np.empty(count, np.bool_)
+def points_of(keep, z, rays, roi, every):  # type: ignore[no-untyped-def]
+    """Points (M, 3) float32 m of every `every`-th pixel in `keep`, row by row."""
+    points = np.empty(((keep.sum() + every - 1) // every, 3), np.float32)
     k = 0
-    for y in range(1, rows - 1):
-        for x in range(1, columns - 1):
-            if not keep[y, x]:
-                continue
-            v, u = roi[1] + y - 1, roi[0] + x - 1
-            d = z[y, x]
-            points[k, 0] = rays[v, u, 0] * d
-            points[k, 1] = rays[v, u, 1] * d
-            points[k, 2] = d
-            colors[k, 0] = color[v, u, 0]
-            colors[k, 1] = color[v, u, 1]
-            colors[k, 2] = color[v, u, 2]
-            inner[k] = solid[y, x]
-            k += 1
-    return points, colors, inner
+    for y in range(roi[3]):
+        wanted, depth = keep[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
+        ray = rays[roi[1] + y, roi[0] : roi[0] + roi[2]]
+        for x in range(len(wanted)):
+            if wanted[x]:
+                if k % every == 0:
+                    point = points[k // every]
+                    point[0] = ray[x, 0] * depth[x]
+                    point[1] = ray[x, 1] * depth[x]
+                    point[2] = depth[x]
+                k += 1
+    return points
 
 
 @njit(cache=True, nogil=True)
-def outline(kind, depth, roi, steps):  # type: ignore[no-untyped-def]
+def colors_of(keep, color, roi, count):  # type: ignore[no-untyped-def]
+    """Colors (count, 3) of the pixels in `keep`, row by row."""
+    colors = np.empty((count, 3), np.uint8)
+    k = 0
+    for y in range(roi[3]):
+        wanted, row = keep[y + 1, 1 : roi[2] + 1], color[roi[1] + y, roi[0] : roi[0] + roi[2]]
+        for x in range(len(wanted)):
+            if wanted[x]:
+                out = colors[k]
+                out[0], out[1], out[2] = row[x, 0], row[x, 1], row[x, 2]
+                k += 1
+    return colors
+
+
+@njit(cache=True, nogil=True)
+def moments(keep, kind, z, rays, roi):  # type: ignore[no-untyped-def]
+    """Mean (3,) m and covariance (3, 3) m^2 of the points of the pixels in `keep`.
+
+    A pixel of the mask whose depth was not measured counts too, at the depth beside it in its row, up to 10 px away: a
+    sensor loses whole faces that it sees at a slant, and the mean would shift away from them.
+    """
+    n = 0
+    sx = sy = sz = sxx = sxy = sxz = syy = syz = szz = 0.0
+    for y in range(roi[3]):
+        wanted, kinds, depth = keep[y + 1, 1 : roi[2] + 1], kind[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
+        ray = rays[roi[1] + y, roi[0] : roi[0] + roi[2]]
+        for x in range(len(wanted)):
+            if wanted[x]:
+                d = np.float64(depth[x])
+            elif kinds[x] == UNKNOWN:
+                d = _beside(wanted, depth, x)
+                if not d > 0:
+                    continue
+            else:
+                continue
+            px, py = ray[x, 0] * d, ray[x, 1] * d
+            n += 1
+            sx += px
+            sy += py
+            sz += d
+            sxx += px * px
+            sxy += px * py
+            sxz += px * d
+            syy += py * py
+            syz += py * d
+            szz += d * d
+    mean = np.array([sx, sy, sz]) / max(n, 1)
+    squares = np.array([[sxx, sxy, sxz], [sxy, syy, syz], [sxz, syz, szz]]) / max(n, 1)
+    return mean, squares - np.outer(mean, mean)
+
+
+@njit(cache=True, nogil=True)
+def _beside(wanted, depth, x):  # type: ignore[no-untyped-def]
+    """Depth at x from the nearest wanted pixels of the row at both sides, or at one; NaN = none near."""
+    before, after = x - 1, x + 1
+    while before >= 0 and before > x - HOLE and not wanted[before]:
+        before -= 1
+    while after < len(wanted) and after < x + HOLE and not wanted[after]:
+        after += 1
+    left = before >= 0 and wanted[before]
+    if after < len(wanted) and wanted[after]:
+        if left:
+            return depth[before] + (np.float64(depth[after]) - depth[before]) * (x - before) / (after - before)
+        return np.float64(depth[after])
+    return np.float64(depth[before]) if left else np.nan
+
+
+@njit(cache=True, nogil=True)
+def outline(kind, agreeing, depth, roi, steps):  # type: ignore[no-untyped-def]
     """Counts along the mask's outline: pixel pairs with depth on both sides, those of them with the nearer surface
     outside, and pairs at the image's border."""
     rows, columns = kind.shape
@@ -328,7 +387,7 @@ def outline(kind, depth, roi, steps):  # type: ignore[no-untyped-def]
     cut = 0
     for y in range(1, rows - 1):
         for x in range(1, columns - 1):
-            if kind[y, x] == FOREIGN:
+            if kind[y, x] == FOREIGN or agreeing[y, x] == 8:
                 continue
             for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
                 if kind[y + dy, x + dx] != FOREIGN:
