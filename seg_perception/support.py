@@ -21,6 +21,7 @@ from seg_perception.surfaces.planes import large_planes
 from seg_perception.surfaces.surface import Surface
 
 MIN_CELLS = 12  # cells of the 80-wide grid that make a plane
+MAX_PLANES = 12
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
@@ -93,11 +94,11 @@ def search_supports(
     """Supports in inverse depth `w` (H, W) 1/m, 0 = not measured, seen along `rays` (H, W, 2)."""
     cells = fit_cells(w, rays)
     noise = config.noise or float(np.clip(np.nan_to_num(cells.noise()), *NOISE_RANGE))
-    coefficients, owner = large_planes(cells, noise, MIN_CELLS, 12)
+    coefficients, owner = large_planes(cells, noise, MIN_CELLS, MAX_PLANES)
     owner = _unite_slices(cells, coefficients, owner)
-    patches = _patches(cells, owner, noise)
-    up = _up(patches, gravity)
-    level = [p for p in patches if p.plane.normal @ up >= LEVEL]
+    normals = -coefficients / np.linalg.norm(coefficients, axis=1, keepdims=True)
+    up = _up(normals, np.bincount(owner[owner >= 0], minlength=len(normals)), gravity)
+    level = _patches(cells, owner, np.flatnonzero(normals @ up >= LEVEL), noise)
     carrying, tops = _without_tops(level, up, config)
     carrying.sort(key=lambda s: -s.cells)
     carrying = [s for s in carrying if s.area >= config.min_area] or carrying[:1]
@@ -121,10 +122,10 @@ def _unite_slices(cells: Cells, coefficients: NDArray[np.float64], owner: NDArra
     return out
 
 
-def _patches(cells: Cells, owner: NDArray[np.int16], noise: float) -> list[Surface]:
-    """Connected pieces of each plane; pieces closer than an object's length are one surface behind the object."""
+def _patches(cells: Cells, owner: NDArray[np.int16], numbers: NDArray[np.int64], noise: float) -> list[Surface]:
+    """Connected pieces of the planes `numbers`; pieces closer than an object's length are one, seen around it."""
     found = []
-    for number in np.unique(owner[owner >= 0]):
+    for number in numbers:
         mine = (owner == number).astype(np.uint8)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mine, np.ones((3, 3), np.uint8)))
         labels = labels * mine
@@ -154,17 +155,17 @@ def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2).min()))
 
 
-def _up(patches: Sequence[Surface], gravity: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Up, (3,) unit, camera frame: against gravity, else the normal that most of the level-looking cells share."""
+def _up(
+    normals: NDArray[np.float64], sizes: NDArray[np.int64], gravity: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Up, (3,) unit, camera frame: against gravity, else the normal that most of the level-looking cells share, of
+    planes with `normals` (P, 3) and `sizes` (P,) in cells."""
     if gravity is not None:
         return -gravity
-    best, most = np.array([0.0, -1.0, 0.0]), 0.0
-    for candidate in patches:
-        normal = candidate.plane.normal
-        votes = sum(p.cells * _levelness(p.plane.normal) for p in patches if p.plane.normal @ normal >= LEVEL)
-        if votes > most:
-            best, most = normal, votes
-    return best
+    if not len(normals):
+        return np.array([0.0, -1.0, 0.0])
+    votes = (normals @ normals.T >= LEVEL) @ (sizes * [_levelness(n) for n in normals])
+    return normals[votes.argmax()]
 
 
 def _levelness(normal: NDArray[np.float64]) -> float:

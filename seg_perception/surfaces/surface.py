@@ -91,7 +91,7 @@ def _fit_curve(rays: NDArray[np.float64], w: NDArray[np.float64], noise: float) 
     curve = np.zeros(6)
     for _ in range(ROUNDS):
         a, b = basis[used], w[used]
-        curve[:terms] = np.linalg.lstsq(a.T @ a + ridge[:terms, :terms], a.T @ b, rcond=None)[0]
+        curve[:terms] = np.linalg.lstsq(a.T @ a + ridge, a.T @ b, rcond=None)[0]
         off = np.abs(basis @ curve[:terms] - w)
         limit = max(TRIM * noise, 2.5 * float(np.median(off)))
         near = off <= limit

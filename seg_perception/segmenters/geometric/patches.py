@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 BEND_ARM = 0.009  # m, between the bend and each of the two normals compared
 MIN_SEED = 12  # px, smaller patches are grown over
+MIN_REST = 6  # px, smaller pieces between steps are left out
 
 
 def split_patches(
@@ -24,7 +25,7 @@ def split_patches(
     """Labels (H, W), 0 = none, of patches that bend less than `bend` rad and hold no step over `step` 1/m."""
     edges = _bends(w, planes, normals, mask, 1.5 * step, np.cos(bend), focal, BEND_ARM)
     labels, count = _components(w, planes, mask, edges, step, MIN_SEED)
-    return _grow(w, planes, mask, labels, count, step)
+    return _grow(w, planes, mask, labels, count, step, MIN_REST)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -112,8 +113,9 @@ def _components(w, planes, mask, edges, step, least):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def _grow(w, planes, mask, labels, count, step):  # type: ignore[no-untyped-def]
-    """Patches grown breadth-first over what they left, never over a step; what stays becomes patches of its own."""
+def _grow(w, planes, mask, labels, count, step, least):  # type: ignore[no-untyped-def]
+    """Patches grown breadth-first over what they left, never over a step; what stays becomes patches of its own, crumbs
+    of fewer than `least` px excepted."""
     rows, columns = w.shape
     queue = np.empty(rows * columns, np.int32)
     tail = 0
@@ -154,4 +156,11 @@ def _grow(w, planes, mask, labels, count, step):  # type: ignore[no-untyped-def]
                         labels[q, p] = count
                         queue[tail] = q * columns + p
                         tail += 1
+            if tail < least:
+                for k in range(tail):
+                    labels[queue[k] // columns, queue[k] % columns] = -1
+                count -= 1
+    for v in range(rows):
+        for u in range(columns):
+            labels[v, u] = max(labels[v, u], 0)
     return labels, count

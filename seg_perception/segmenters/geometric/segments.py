@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.segmenters.geometric.merging import Contacts
-from seg_perception.segmenters.geometric.statistics import Statistics, fit_planes
+from seg_perception.segmenters.geometric.statistics import Statistics, add_rows, fit_planes
 
 HOLLOW = np.radians(-5.0)  # mean bend over two arms, of the inside of cups and bowls
 NARROW = 0.012  # m, mean width of handles
@@ -22,7 +23,7 @@ FLAT = 8.0  # times the noise; rougher patches have no plane
 ONE_PLANE = 1.3  # and how much less flat they may be together than apart
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Segments:
     """Which segment each patch belongs to, (P + 1,), 0 = none; with what is known of the patches."""
 
@@ -41,20 +42,20 @@ class Segments:
     def count(self) -> int:
         return int(self.of_patch.max(initial=0))
 
-    @property
+    @cached_property
     def statistics(self) -> Statistics:
         return self.patches.united(self.of_patch, self.count)
 
-    @property
+    @cached_property
     def contacts(self) -> Contacts:
-        one_hot = np.zeros((len(self.of_patch), self.count + 1), np.float32)
-        one_hot[np.arange(len(self.of_patch)), self.of_patch] = 1
-        one_hot[:, 0] = 0
         tables = []
         for name in ("length", "joined", "bend", "front"):
-            table = one_hot.T @ getattr(self.patch_contacts, name) @ one_hot
+            rows = add_rows(getattr(self.patch_contacts, name), self.of_patch, self.count + 1)
+            table = add_rows(rows.T, self.of_patch, self.count + 1)
+            table[0] = 0
+            table[:, 0] = 0
             np.fill_diagonal(table, 0)
-            tables.append(table)
+            tables.append(table.T)
         return Contacts(*tables)
 
     def joined(self, pairs: Iterable[tuple[int, int]]) -> Segments:

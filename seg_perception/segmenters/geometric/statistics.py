@@ -61,12 +61,17 @@ class Statistics:
         """The statistics of `count` regions + background that the regions here become part of: region i of
         segment[i]."""
 
-        def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            out = np.zeros((count + 1, *values.shape[1:]))
-            np.add.at(out, segment, values)
-            return out
+        values = (add_rows(getattr(self, name), segment, count + 1) for name in self.__dataclass_fields__)
+        return Statistics(*values)
 
-        return Statistics(*(add(getattr(self, name)) for name in self.__dataclass_fields__))
+
+def add_rows(values: NDArray[np.float64], groups: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """Sums (count, ...) of the rows of `values` (n, ...) that have the same number in `groups` (n,)."""
+    order = np.argsort(groups, kind="stable")
+    names, starts = np.unique(groups[order], return_index=True)
+    out = np.zeros((count, *values.shape[1:]), values.dtype)
+    out[names] = np.add.reduceat(values[order], starts, axis=0)
+    return out
 
 
 def fit_planes(moments: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
