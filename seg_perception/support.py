@@ -16,7 +16,7 @@ from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Plane
 from seg_perception.surfaces.cells import Cells, fit_cells
-from seg_perception.surfaces.inverse_depth import fill_holes, inverse_depth
+from seg_perception.surfaces.inverse_depth import inverse_depth
 from seg_perception.surfaces.planes import large_planes
 from seg_perception.surfaces.surface import Surface
 
@@ -62,7 +62,7 @@ def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = Non
     """
     if frame.depth is None or frame.intrinsics is None or config.max_supports == 0:
         return ()
-    w = fill_holes(inverse_depth(frame.depth, config.min_depth, config.max_depth), rounds=1)
+    w = inverse_depth(frame.depth, config.min_depth, config.max_depth)
     if masks is not None and len(masks):
         w = np.where(masks.label_image() > 0, np.float32(0), w)
     if frame.ignore is not None:
