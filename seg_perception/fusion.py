@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception import clusters, outlines
 from seg_perception import points as kernels
 from seg_perception.geometry import oriented_box, ray_table, transform
 from seg_perception.options import option
@@ -22,6 +24,7 @@ from seg_perception.support import support_under
 SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
 CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has none such
 TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
+FLAT = 0.15  # share of pixels well above the support that makes an object of them
 NOISY = 0.0003  # m; depth this smooth has no outliers
 SAMPLE, BOX_SAMPLE = 512, 6000  # points that decide on the support and that the box is fitted to
 NO_PLANE = np.full(4, np.nan)
@@ -44,9 +47,7 @@ class FusionConfig:
     part_share: float = option(
         0.002, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True
     )
-    erosion: int = option(
-        1, "points this near a depth step are left out of the cloud", unit="px", ge=0, le=5, live=True
-    )
+    erode: bool = option(True, "leave pixels beside a depth step out of the cloud", live=True)
     support_margin: float = option(
         0.001, "mask pixels this near the support, beside 3 times its noise, are support", unit="m", ge=0, live=True
     )
@@ -81,9 +82,10 @@ def fuse(
         raise ValueError(
             f"masks: expected {frame.height}x{frame.width} like the image, got {masks.height}x{masks.width}"
         )
+    at_border = _touching_border(instances)
     if frame.no_3d is not None or frame.depth is None or frame.intrinsics is None:
         status, text = frame.no_3d or (Status.NO_DEPTH_IMAGE, "")
-        return [Object3D(status, text, touches_border=bool(b)) for b in _touching_border(instances)]
+        return [Object3D(status, text, touches_border=bool(b)) for b in at_border]
     config = config or FusionConfig()
     focal = min(frame.intrinsics.fx, frame.intrinsics.fy)
     steps = np.array([np.tan(np.radians(config.grazing)) / focal, 4 * config.noise], np.float32)
@@ -91,7 +93,8 @@ def fuse(
     surfaces = tuple(instances.supports if supports is None else supports)
     known = [instances.supports[i] if i >= 0 else None for i in instances.support_ids]
     return [
-        fusion.lift(masks.spans_of(i), roi, known[i], surfaces) for i, roi in enumerate(masks.rois.astype(np.int64))
+        fusion.lift(masks.spans_of(i), roi, bool(at_border[i]), known[i], surfaces)
+        for i, roi in enumerate(masks.rois.astype(np.int64))
     ]
 
 
@@ -106,50 +109,57 @@ class _Fusion:
     steps: NDArray[np.float32]
 
     def lift(
-        self, spans: NDArray[np.int32], roi: NDArray[np.int64], known: Plane | None, surfaces: Sequence[Plane]
+        self,
+        spans: NDArray[np.int32],
+        roi: NDArray[np.int64],
+        at_border: bool,
+        known: Plane | None,
+        surfaces: Sequence[Plane],
     ) -> Object3D:
         """One mask's object."""
         c, depth = self.config, self.depth
         ignore = NO_MASK if self.frame.ignore is None else self.frame.ignore
         z, kind, counts = kernels.depth_under_mask(depth, spans, roi, ignore, c.min_depth, c.max_depth)
         agreeing = kernels.agreement(z, self.steps)
+        places = outlines.rim(kind, agreeing)
         keep = (agreeing >= c.min_agreeing) & (kind == kernels.USABLE)
         support = known or _support_of(z, keep, self.rays, roi, surfaces)
         foot, limit, noise, plane, touching = 0.0, 0.0, NOISY, NO_PLANE, False
         if support is not None:
             plane = support.coefficients
-            foot, noise = self._foot(z, kind, agreeing, roi, plane)
+            foot, noise = self._foot(z, kind, places, roi, plane)
             limit = foot + 3 * noise + c.support_margin
-            above = kernels.above_support(z, keep, self.rays, roi, plane, limit)
-            touching = np.count_nonzero(keep) - np.count_nonzero(above) >= TOUCHING
-            keep = above
+            above, well_above = kernels.above_support(z, keep, self.rays, roi, plane, limit)
+            total, left = int(np.count_nonzero(keep)), int(np.count_nonzero(above))
+            touching = total - left >= TOUCHING
+            if np.count_nonzero(well_above) > FLAT * total:  # else it is so flat that it is left whole
+                keep = above
         keep = self._object(z, kind, agreeing, keep, roi, plane, limit)
-        known_rim, nearer, cut = kernels.outline(kind, agreeing, depth, roi, self.steps)
         count = int(np.count_nonzero(keep))
-        status, text = _status(counts, count, cut > 0, c)
-        seen = {
-            "touches_border": cut > 0,
-            "occluded_ratio": nearer / known_rim if known_rim else float("nan"),
+        status, text = _status(counts, count, at_border, c)
+        seen: dict[str, Any] = {
+            "touches_border": at_border,
+            "occluded_ratio": float(outlines.occluded_ratio(places, kind, depth, roi, self.steps)),
             "valid_depth_ratio": _usable(counts) / max(1, int(counts[kernels.TOTAL])),
         }
         if not status.has_3d:
             return Object3D(status, text, **seen)
-        points = kernels.points_of(keep, z, self.rays, roi, -(-count // BOX_SAMPLE))
+        points = kernels.points_of(keep, z, self.rays, roi, count, -(-count // BOX_SAMPLE))
         outliers = c.outliers * min(1.0, noise / NOISY)
         box, completed, top = self._box(points, support, foot, limit + (FOOT if touching else 0.0), outliers)
         centroid, spread = kernels.moments(keep, kind, z, self.rays, roi)
-        solid = kernels.away_from_steps(keep, kind, agreeing, depth, roi, c.erosion, self.steps) if c.erosion else keep
-        inner = int(np.count_nonzero(solid))
-        if inner < max(0.35 * count, c.min_points):  # thin: nothing is away from its edges
+        solid = outlines.away_from_steps(places, keep, kind, depth, roi, self.steps) if c.erode else keep
+        if np.count_nonzero(solid) < max(0.35 * count, c.min_points):  # thin: nothing is away from its edges
             solid = keep
-        points = kernels.points_of(solid, z, self.rays, roi, 1)
+        count = int(np.count_nonzero(solid))
+        points = kernels.points_of(solid, z, self.rays, roi, count, 1)
         return Object3D(
             status,
             text,
             points=points,
             colors=kernels.colors_of(solid, self.frame.color, roi, len(points)),
             centroid=centroid,
-            covariance=_covariance(spread, count, centroid, c.noise),
+            covariance=_covariance(spread, len(points), centroid, c.noise),
             box=box,
             box_completed=completed,
             support=support,
@@ -165,22 +175,22 @@ class _Fusion:
         core = keep & (agreeing >= CORE)
         if 3 * np.count_nonzero(core) < np.count_nonzero(keep):  # thin, or full of holes
             core = keep
-        labels, n = kernels.clusters(z, core, self.steps)
+        labels, n = clusters.clusters(z, core, self.steps)
         if not n:
             return core
-        body = kernels.grown(z, kernels.largest(labels, n), keep, self.steps)
+        body = clusters.grown(z, clusters.largest(labels, n), keep, self.steps)
         rest = keep & ~body
         least = max(c.part_share * np.count_nonzero(body), 1.0)
         if np.count_nonzero(rest) < least:
             return body
-        labels, n = kernels.clusters(z, rest, self.steps)
-        return kernels.with_parts(
+        labels, n = clusters.clusters(z, rest, self.steps)
+        return clusters.with_parts(
             body, z, kind, labels, n, self.depth, self.rays, roi, plane, limit, self.steps, c.part_gap, least
         )
 
-    def _foot(self, z: NDArray, kind: NDArray, agreeing: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
+    def _foot(self, z: NDArray, kind: NDArray, places: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
         """Height m of the support over its plane, for depth cameras bend planes, and its noise m, as seen around it."""
-        level, noise = kernels.support_beside(kind, agreeing, self.depth, self.rays, roi, plane, SUPPORT_REACH)
+        level, noise = outlines.support_beside(places, kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
         if np.isfinite(level):
             return float(level), float(noise)
         usable = z[kind == kernels.USABLE]
@@ -211,7 +221,8 @@ def _support_of(z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces
     """The surface that carries what is seen, of those known."""
     if not surfaces:
         return None
-    points = kernels.points_of(keep, z, rays, roi, max(1, int(np.count_nonzero(keep)) // SAMPLE))
+    count = int(np.count_nonzero(keep))
+    points = kernels.points_of(keep, z, rays, roi, count, max(1, count // SAMPLE))
     index = support_under(points, surfaces)
     return surfaces[index] if index >= 0 else None
 
@@ -252,8 +263,8 @@ def _status(counts: NDArray[np.int64], kept: int, cut: bool, config: FusionConfi
 def _covariance(
     spread: NDArray[np.float64], count: int, centroid: NDArray[np.float64], noise: float
 ) -> NDArray[np.float64]:
-    """(3, 3) m^2 of the centroid: the depth noise along the ray and the points' `spread`, over the number of pixels that
-    tell something new: a stereo camera's noise is alike over about 5x5 of them."""
+    """(3, 3) m^2 of the centroid: the depth noise along the ray and the points' `spread`, over the number of pixels
+    that tell something new: a stereo camera's noise is alike over about 5x5 of them."""
     independent = max(1.0, count / 25.0)
     ray = centroid / centroid[2]
     sigma = noise * centroid[2] ** 2

@@ -128,14 +128,8 @@ def matrix_from_quaternion(quaternion: ArrayLike) -> NDArray[np.float64]:
 
 def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np.float64]:
     """(3, 3) rotation whose third column is `z`; its first lies towards `x_hint` as far as it can."""
-    axis = np.asarray(z, np.float64) / np.linalg.norm(z)
-    x = np.array([1.0, 0.0, 0.0]) if x_hint is None else np.asarray(x_hint, np.float64)
-    x = x - axis * (axis @ x)
-    if np.linalg.norm(x) < 1e-6:
-        x = np.eye(3)[np.argmin(np.abs(axis))]
-        x = x - axis * (axis @ x)
-    x = x / np.linalg.norm(x)
-    return np.stack([x, np.cross(axis, x), axis], axis=1)
+    hint = np.array([1.0, 0.0, 0.0]) if x_hint is None else np.asarray(x_hint, np.float64)
+    return rectangles.axes_with_z(np.asarray(z, np.float64), hint)
 
 
 def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
@@ -164,6 +158,6 @@ def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float
 
 def _box_on(xyz: NDArray, frame: NDArray[np.float64], outliers: float) -> OrientedBox:
     angle, low, high = rectangles.turned_bounds(xyz, frame, outliers)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
-    R = frame @ turn
+    c, s = np.cos(angle), np.sin(angle)
+    R = frame @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     return OrientedBox(transform(R, R @ ((low + high) / 2)), high - low)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels: convex hulls and smallest rectangles in a plane, and the box that stands on such a rectangle."""
+"""Kernels of geometry: convex hulls, smallest rectangles in a plane, and the box that stands on such a rectangle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ import numpy as np
 from numba import njit
 
 COLUMNS = 256
+
+
+@njit(cache=True, nogil=True)
+def axes_with_z(z, hint):  # type: ignore[no-untyped-def]
+    """(3, 3) rotation whose third column lies along `z` (3,); its first lies towards `hint` (3,) as far as it can."""
+    out = np.empty((3, 3))
+    axis = z / np.sqrt((z * z).sum())
+    x = hint - axis * (axis * hint).sum()
+    length = np.sqrt((x * x).sum())
+    if length < 1e-6:  # along the axis: any other direction
+        x = np.zeros(3)
+        x[np.argmin(np.abs(axis))] = 1.0
+        x = x - axis * (axis * x).sum()
+        length = np.sqrt((x * x).sum())
+    x = x / length
+    out[:, 0], out[:, 2] = x, axis
+    out[0, 1] = axis[1] * x[2] - axis[2] * x[1]
+    out[1, 1] = axis[2] * x[0] - axis[0] * x[2]
+    out[2, 1] = axis[0] * x[1] - axis[1] * x[0]
+    return out
 
 
 @njit(cache=True, nogil=True)
