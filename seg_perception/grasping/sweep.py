@@ -21,7 +21,6 @@ ROLL, A, LOW, HIGH, TIP, TOP, GAP, SLOPE_LOW, SLOPE_HIGH, TOUCH, TAPER, OFF_CENT
 WIDE, FLAT, SLIPS, OWN, NARROWEST = range(5)
 
 BIN = 0.002  # m, of the profile along the closing axis
-BINS = 512
 STRIPES = 5  # across the finger's width, to see how the contour runs
 RIM = 0.004  # m beside and above the object where foreign points count as its own, masks being a pixel or two off
 PALM_GAP = 0.005  # m between the palm and what is under it
@@ -116,22 +115,23 @@ def _lowest_tip(plane, floor, at, member, b, c, s):  # type: ignore[no-untyped-d
 def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen):  # type: ignore[no-untyped-def]
     """Adds the candidates of one slice at one depth: one per stretch of the profile with room at both ends."""
     roll, at, tip, top, off_centre, facing = place
-    start = np.inf
+    start, end = np.inf, -np.inf
     for i in member:
         if own[i, 2] >= tip:
-            start = min(start, b[i])
-    taken = np.zeros(BINS, np.bool_)
+            start, end = min(start, b[i]), max(end, b[i])
+    bins = int((end - start) / BIN) + 1
+    taken = np.zeros(bins, np.bool_)
     for i in member:
         if own[i, 2] >= tip:
-            taken[min(BINS - 1, int((b[i] - start) / BIN))] = True
+            taken[int((b[i] - start) / BIN)] = True
     room = jaw[THICKNESS] + 2.0 * gap
     k = 0
-    while k < BINS:
+    while k < bins:
         if not taken[k]:
             k += 1
             continue
         first = last = k
-        while k < BINS and (k - last) * BIN < room:
+        while k < bins and (k - last) * BIN < room:
             if taken[k]:
                 last = k
             k += 1
