@@ -27,9 +27,9 @@ from seg_perception.options import ConfigError, option
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.letterbox import Letterbox
+from seg_perception.segmenters.map_masks import masks_above, masks_by_argmax, masks_of_grid, on_cells
 from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
 from seg_perception.segmenters.preprocessing import IMAGENET
-from seg_perception.segmenters.query_masks import masks_above, masks_by_argmax, masks_of_grid
 
 LOGITS = ("class_queries_logits", "logits", "labels")
 BOXES = ("pred_boxes", "dets")
@@ -201,7 +201,7 @@ class Query(NetworkSegmenter):
         direct = self._config.mask_resize == "logits_direct"
         own = (maps.shape[1], maps.shape[2])
         grid = {0: own, NETWORK_GRID: self._size}.get(0 if direct else contract.grid, (contract.grid, contract.grid))
-        if not _on_cells(place, grid):
+        if not on_cells(grid, place):
             grid = self._size
         if contract.masks == "argmax" and not direct:
             values = _sigmoid(maps) if contract.argmax_of == "probabilities" else maps
@@ -246,14 +246,6 @@ def _corners(boxes: NDArray[np.float32], place: Letterbox) -> NDArray[np.float32
     size = np.array([place.net_width, place.net_height] * 2, np.float32)
     centers, half = boxes[:, :2], boxes[:, 2:] / 2
     return place.to_image(np.concatenate([centers - half, centers + half], axis=1) * size)
-
-
-def _on_cells(place: Letterbox, grid: tuple[int, int]) -> bool:
-    """Whether the padding falls on whole cells of a grid over the input."""
-    rows, columns = (place.top, place.scaled_height), (place.left, place.scaled_width)
-    return all(v * grid[0] % place.net_height == 0 for v in rows) and all(
-        v * grid[1] % place.net_width == 0 for v in columns
-    )
 
 
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Masks from a map of logits per query: enlarged to the image, straight to row spans."""
+"""Masks from a map per instance that covers the network's input: enlarged to the image, straight to row spans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def masks_above(
     """
     top, left, rows, columns = _region(grid, place)
     spans, offsets, means = _above_zero(
-        np.asarray(maps, np.float32) - np.float32(level),
+        np.ascontiguousarray(maps),
         *grid,
         top,
         left,
@@ -47,9 +47,7 @@ def masks_of_grid(
 
     The maps must cover the image without padding.
     """
-    spans, offsets, means = _of_grid(
-        np.asarray(maps, np.float32) - np.float32(level), *grid, place.height, place.width, level
-    )
+    spans, offsets, means = _of_grid(np.ascontiguousarray(maps), *grid, place.height, place.width, level)
     return Masks(place.height, place.width, spans, offsets), means
 
 
@@ -78,20 +76,26 @@ def masks_by_argmax(
     return Masks.from_label_image(owners, count)
 
 
+def on_cells(grid: tuple[int, int], place: Letterbox) -> bool:
+    """Whether the image's edges fall on whole cells of a `grid` (height, width) over the network's input."""
+    rows, columns = (place.top, place.scaled_height), (place.left, place.scaled_width)
+    return all(v * grid[0] % place.net_height == 0 for v in rows) and all(
+        v * grid[1] % place.net_width == 0 for v in columns
+    )
+
+
 def _region(grid: tuple[int, int], place: Letterbox) -> tuple[int, int, int, int]:
     """The image's part of the grid: top, left, height, width in cells. Raises ValueError if an edge cuts a cell."""
-    edges = []
-    for value, cells, net in (
-        (place.top, grid[0], place.net_height),
-        (place.left, grid[1], place.net_width),
-        (place.scaled_height, grid[0], place.net_height),
-        (place.scaled_width, grid[1], place.net_width),
-    ):
-        whole, rest = divmod(value * cells, net)
-        if rest:
-            raise ValueError(f"masks: padding of {place} does not fall on whole cells of a {grid[1]}x{grid[0]} grid")
-        edges.append(whole)
-    return edges[0], edges[1], edges[2], edges[3]
+    if not on_cells(grid, place):
+        raise ValueError(f"masks: the padding of {place} does not fall on whole cells of a {grid[1]}x{grid[0]} grid")
+    rows, columns = (
+        [v * cells // net for v in edges]
+        for edges, cells, net in (
+            ((place.top, place.scaled_height), grid[0], place.net_height),
+            ((place.left, place.scaled_width), grid[1], place.net_width),
+        )
+    )
+    return rows[0], columns[0], rows[1], columns[1]
 
 
 @njit(cache=True, nogil=True)
@@ -105,11 +109,12 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
     means = np.zeros(n, np.float32)
     total = 0
     for i in range(n):
-        area = _enlarge(maps[i], grid_height, grid_width)[top : top + rows, left : left + columns]
+        area = _enlarge(maps[i], grid_height, grid_width)
+        area = area[top : top + rows, left : left + columns]
         start = total
         share = 0.0
         for y in range(height):
-            _blend(area, y_knot[y], y_weight[y], row)
+            _blend(area, y_knot[y], y_weight[y], level, row)
             if total + columns + 1 > len(spans):
                 spans = _grown(spans, total, columns)
             before = total
@@ -146,7 +151,7 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
         share = 0.0
         inside = 0
         for g in range(grid_height):
-            _blend(maps[i], y_knot[g], y_weight[g], row)
+            _blend(maps[i], y_knot[g], y_weight[g], level, row)
             before = count
             count = runs_of_row(row, 0, first, x_weight, map_width / grid_width, g, 0, grid_width, cells, count)
             of_row[g + 1] = count
@@ -192,7 +197,7 @@ def _owners(  # type: ignore[no-untyped-def]
         best[:] = -np.inf
         owner = owners[y]
         for i in range(n):
-            _blend(areas[i], y_knot[y], y_weight[y], row)
+            _blend(areas[i], y_knot[y], y_weight[y], 0.0, row)
             for x in range(width):
                 value = _at(row, x_knot[x], x_weight[x]) * weights[i]
                 if value >= threshold:
@@ -215,25 +220,25 @@ def _owners(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _enlarge(small, height, width):  # type: ignore[no-untyped-def]
     if small.shape == (height, width):
-        return small
+        return small.astype(np.float32)
     y_knot, y_weight, _ = axis(small.shape[0], height)
     x_knot, x_weight, _ = axis(small.shape[1], width)
     row = np.empty(small.shape[1] + 1, np.float32)
     out = np.empty((height, width), np.float32)
     for y in range(height):
-        _blend(small, y_knot[y], y_weight[y], row)
+        _blend(small, y_knot[y], y_weight[y], 0.0, row)
         for x in range(width):
             out[y, x] = _at(row, x_knot[x], x_weight[x])
     return out
 
 
 @njit(cache=True, nogil=True)
-def _blend(area, knot, weight, row):  # type: ignore[no-untyped-def]
-    """One row between two rows of `area`, its last value repeated."""
+def _blend(area, knot, weight, level, row):  # type: ignore[no-untyped-def]
+    """One row between two rows of `area`, less `level`; its last value is repeated."""
     rows, columns = area.shape
     upper, lower = area[knot], area[min(knot + 1, rows - 1)]
     for k in range(columns):
-        row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
+        row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight - np.float32(level)
     row[columns] = row[columns - 1]
 
 
