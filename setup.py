@@ -14,7 +14,7 @@ EXTRAS = {
     "onnx": ["onnxruntime>=1.23"],
     "openvino": ["openvino>=2025.0"],
     "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4"],  # torch owns the CUDA buffers and streams
-    "torch": ["torch>=2.4"],
+    "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
     "kserve": ["tritonclient[grpc,http]>=2.50"],
     "sim": ["mujoco>=3.2"],
     "viz": ["open3d>=0.19"],
