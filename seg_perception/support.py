@@ -22,6 +22,8 @@ from seg_perception.surfaces.surface import Surface
 
 MIN_CELLS = 12  # cells of the 80-wide grid that make a plane
 MAX_PLANES = 12
+GAP = 0.25  # m, between pieces of one surface
+BEHIND = 0.015  # share of the distance by which something lies behind a plane
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
@@ -136,23 +138,41 @@ def _patches(cells: Cells, owner: NDArray[np.int16], numbers: NDArray[np.int64],
     return found
 
 
-def _near_each_other(pieces: list[int], labels: NDArray[np.int32], cells: Cells, gap: float = 0.25) -> list[list[int]]:
-    points = {}
-    for k in pieces:
-        rows = cells.planes[labels == k]
-        points[k] = np.column_stack([rows[:, :2], np.ones(len(rows))]) / rows[:, 2:3]
+def _near_each_other(pieces: list[int], labels: NDArray[np.int32], cells: Cells) -> list[list[int]]:
+    """Pieces of one plane in groups: near each other, and not parted by a look past the plane onto something behind."""
+    points = {k: _points_of(cells.planes[labels == k]) for k in pieces}
     groups: list[list[int]] = []
     for k in pieces:
-        touching = [
-            g for g in groups if any(_distance(points[k], points[other]) <= gap for other in g)
-        ]
+        touching = [g for g in groups if any(_belong(points[k], points[other], cells) for other in g)]
         groups = [g for g in groups if g not in touching] + [[k, *(x for g in touching for x in g)]]
     return groups
 
 
-def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def _belong(a: NDArray[np.float64], b: NDArray[np.float64], cells: Cells) -> bool:
+    """Whether two pieces (n, 3) m are one surface: at most GAP apart, and what lies between is hidden, not seen
+    through."""
     a, b = a[:: max(1, len(a) // 60)], b[:: max(1, len(b) // 60)]
-    return float(np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2).min()))
+    square = ((a[:, None] - b[None]) ** 2).sum(axis=2)
+    i, j = np.unravel_index(square.argmin(), square.shape)
+    if square[i, j] > GAP * GAP:
+        return False
+    return not sees_through(cells, a[i], b[j])
+
+
+def sees_through(cells: Cells, start: NDArray[np.float64], stop: NDArray[np.float64], share: float = 0.3) -> bool:
+    """Whether more than `share` of the cells between two points of a plane lie well behind the plane."""
+    ends = np.array([start[:2] / start[2], stop[:2] / stop[2]])
+    grid = np.array([cells.cell_of(ray) for ray in ends])
+    steps = int(np.abs(grid[1] - grid[0]).max())
+    along = np.linspace(0, 1, steps + 1)[1:-1]
+    rows, columns = np.round(grid[0] + along[:, None] * (grid[1] - grid[0])).astype(int).T
+    expected = 1 / start[2] + along * (1 / stop[2] - 1 / start[2])
+    behind = (cells.planes[rows, columns, 2] < expected * (1 - BEHIND)) & np.isfinite(cells.rms[rows, columns])
+    return bool(behind.sum() > share * max(1, len(along)))
+
+
+def _points_of(planes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([planes[:, :2], np.ones(len(planes))]) / planes[:, 2:3]
 
 
 def _up(

@@ -28,6 +28,13 @@ class Cells:
     size: int
     side: float
 
+    def cell_of(self, ray: NDArray[np.float64]) -> tuple[int, int]:
+        """Row and column of the cell nearest to `ray` x/z, y/z."""
+        known = np.isfinite(self.rms)
+        off = np.where(known, ((self.planes[..., :2] - ray) ** 2).sum(axis=-1), np.inf)
+        row, column = np.unravel_index(off.argmin(), off.shape)
+        return int(row), int(column)
+
     def noise(self) -> float:
         """Standard deviation of inverse depth in 1/m, from the flatter half of the cells; NaN without cells."""
         known = self.rms[np.isfinite(self.rms)]

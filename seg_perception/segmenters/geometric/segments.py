@@ -13,14 +13,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.segmenters.geometric.merging import Contacts
-from seg_perception.segmenters.geometric.statistics import Statistics, add_rows, fit_planes
+from seg_perception.segmenters.geometric.statistics import Statistics, add_rows, fit_planes, residuals
 
 HOLLOW = np.radians(-5.0)  # mean bend over two arms, of the inside of cups and bowls
 NARROW = 0.012  # m, mean width of handles
 NEAR = 0.07  # m in depth, between a handle and its cup
 ALIKE = np.cos(np.radians(20.0))  # normals of two pieces of one surface
+CURVED = 3.0  # times the noise: cameras bend planes that much
 FLAT = 8.0  # times the noise; rougher patches have no plane
-ONE_PLANE = 1.3  # and how much less flat they may be together than apart
+ONE_PLANE = 1.15  # and how much less flat each may be in a common plane than in its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +128,15 @@ def join_behind(segments: Segments, labels: NDArray[np.int32], w: NDArray[np.flo
     of_patch, known = segments.of_patch, segments.patches
     planes, rms = fit_planes(known.moments)
     big = np.flatnonzero((known.pixels >= 60) & (of_patch > 0) & (rms < FLAT * noise))
+    shape = known.moments / np.maximum(known.moments[:, :1], 1) * 100.0  # the smaller counts as much as the larger
     pairs = []
     for i, a in enumerate(big):
         others = big[:i][of_patch[big[:i]] != of_patch[a]]
         cosine = planes[others] @ planes[a] / np.linalg.norm(planes[others], axis=1) / np.linalg.norm(planes[a])
-        _, together = fit_planes(known.moments[others] + known.moments[a])
-        apart = np.maximum(rms[others], max(rms[a], 2 * noise))
-        for b in others[(cosine > ALIKE) & (together < ONE_PLANE * apart)]:
+        together, _ = fit_planes(shape[others] + shape[a])
+        flat = residuals(shape[others], together) < ONE_PLANE * np.maximum(rms[others], CURVED * noise)
+        flat &= residuals(shape[a], together) < ONE_PLANE * max(rms[a], CURVED * noise)
+        for b in others[(cosine > ALIKE) & flat]:
             if is_hidden_between(labels, w, of_patch, known.centres[a], known.centres[b], a, b, 6 * noise):
                 pairs.append((int(of_patch[a]), int(of_patch[b])))
     return segments.joined(pairs)

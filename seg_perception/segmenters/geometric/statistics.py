@@ -76,14 +76,21 @@ def add_rows(values: NDArray[np.float64], groups: NDArray[np.int32], count: int)
 
 def fit_planes(moments: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Planes (n, 3) w = a x + b y + c and residuals (n,) 1/m from moments (n, 10); zeros and inf where undetermined."""
-    one, x, y, w, xx, xy, yy, xw, yw, ww = moments.T / np.maximum(moments[:, 0], 1)
+    one, x, y, w, xx, xy, yy, xw, yw, _ = moments.T / np.maximum(moments[:, 0], 1)
     m = np.stack([xx, xy, x, xy, yy, y, x, y, one], axis=1).reshape(-1, 3, 3)
     v = np.stack([xw, yw, w], axis=1)
     good = (moments[:, 0] > 5) & (np.linalg.det(m) > 1e-12)
     planes = np.zeros((len(moments), 3))
     planes[good] = np.linalg.solve(m[good], v[good][:, :, None])[:, :, 0]
-    square = ww - (planes * v).sum(axis=1)
-    return planes, np.where(good, np.sqrt(np.maximum(square, 0)), np.inf)
+    return planes, np.where(good, residuals(moments, planes), np.inf)
+
+
+def residuals(moments: NDArray[np.float64], planes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) 1/m, root mean square distance in w of regions with `moments` (n, 10) or (10,) from `planes` (n, 3)."""
+    _, x, y, w, xx, xy, yy, xw, yw, ww = np.atleast_2d(moments).T / np.maximum(np.atleast_2d(moments)[:, 0], 1)
+    a, b, c = planes.T
+    square = ww - 2 * (a * xw + b * yw + c * w) + a * a * xx + b * b * yy + c * c
+    return np.sqrt(np.maximum(square + 2 * (a * b * xy + a * c * x + b * c * y), 0))
 
 
 def measure(
