@@ -24,6 +24,8 @@ BIN = 0.002  # m, of the profile along the closing axis
 STRIPES = 5  # across the finger's width, to see how the contour runs
 RIM = 0.004  # m beside and above the object where foreign points count as its own, masks being a pixel or two off
 PALM_GAP = 0.005  # m between the palm and what is under it
+MIN_POINTS = 5
+ROOM = 0.018  # m, the widest that jaws open beside the object
 MIN_DEPTH = 0.004  # m, less of the object between the jaws holds nothing
 
 
@@ -56,7 +58,7 @@ def candidates(own, seen, rolls, centre, view, jaw, floor, plane, depths, gap, s
     n = len(own)
     a = np.empty(n)
     b = np.empty(n)
-    member = np.empty(n, np.int64)
+    slab = np.empty((3, n))
     for roll in rolls:
         c, s = np.cos(roll), np.sin(roll)
         for i in range(n):
@@ -75,15 +77,15 @@ def candidates(own, seen, rolls, centre, view, jaw, floor, plane, depths, gap, s
             for i in range(n):
                 away = abs(a[i] - at)
                 if away <= 0.5 * jaw[WIDTH] + 0.001:
-                    member[m] = i
+                    slab[0, m], slab[1, m], slab[2, m] = a[i], b[i], own[i, 2]
                     m += 1
                     top = max(top, own[i, 2])
                 if away < 0.5 * jaw[PALM_X]:
                     under_palm = max(under_palm, own[i, 2])
-            if m < 5:
+            if m < MIN_POINTS:
                 continue
             before = -np.inf
-            lowest = _lowest_tip(plane, floor, at, member[:m], b, c, s)
+            lowest = _lowest_tip(plane, floor, at, slab[1, :m].min(), slab[1, :m].max(), c, s, jaw)
             lowest = max(lowest, under_palm - jaw[LENGTH] + PALM_GAP)
             for depth in depths:
                 tip = max(top - depth, lowest)
@@ -93,37 +95,36 @@ def candidates(own, seen, rolls, centre, view, jaw, floor, plane, depths, gap, s
                 if top - tip < MIN_DEPTH:
                     fallen[FLAT] += 1
                     continue
+                between = slab[:, :m][:, slab[2, :m] >= tip]
                 row = (roll, at, tip, top, abs(at - a_centre), c * view[0] + s * view[1])
-                count = _close(own, a, b, member[:m], seen, c, s, row, jaw, gap, out, count, fallen)
+                count = _close(own, a, b, between, seen, c, s, row, jaw, gap, out, count, fallen)
     return out[:count], fallen
 
 
 @njit(cache=True, nogil=True)
-def _lowest_tip(plane, floor, at, member, b, c, s):  # type: ignore[no-untyped-def]
-    """`floor` over the surface, where that is higher of the slice's two ends."""
-    low, high = np.inf, -np.inf
-    for i in member:
-        low, high = min(low, b[i]), max(high, b[i])
+def _lowest_tip(plane, floor, at, low, high, c, s, jaw):  # type: ignore[no-untyped-def]
+    """`floor` over the surface where that is highest under the widest open jaws."""
     highest = -np.inf
-    for side in (low, high):
-        x, y = -s * at + c * side, c * at + s * side
-        highest = max(highest, -(plane[0] * x + plane[1] * y + plane[3]) / plane[2])
+    for a in (at - 0.5 * jaw[WIDTH], at + 0.5 * jaw[WIDTH]):
+        for b in (low - ROOM - jaw[THICKNESS], high + ROOM + jaw[THICKNESS]):
+            x, y = -s * a + c * b, c * a + s * b
+            highest = max(highest, -(plane[0] * x + plane[1] * y + plane[3]) / plane[2])
     return highest + floor
 
 
 @njit(cache=True, nogil=True)
-def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen):  # type: ignore[no-untyped-def]
-    """Adds the candidates of one slice at one depth: one per stretch of the profile with room at both ends."""
+def _close(own, a, b, between, seen, c, s, place, jaw, gap, out, count, fallen):  # type: ignore[no-untyped-def]
+    """Adds the candidates of one slice at one depth: one per stretch of the profile with room at both ends.
+
+    `between` (3, M) are a, b and height of the object's points in the slice above the tips.
+    """
     roll, at, tip, top, off_centre, facing = place
-    start, end = np.inf, -np.inf
-    for i in member:
-        if own[i, 2] >= tip:
-            start, end = min(start, b[i]), max(end, b[i])
-    bins = int((end - start) / BIN) + 1
+    across = between[1]
+    start = across.min()
+    bins = int((across.max() - start) / BIN) + 1
     taken = np.zeros(bins, np.bool_)
-    for i in member:
-        if own[i, 2] >= tip:
-            taken[int((b[i] - start) / BIN)] = True
+    for value in across:
+        taken[int((value - start) / BIN)] = True
     room = jaw[THICKNESS] + 2.0 * gap
     k = 0
     while k < bins:
@@ -137,23 +138,23 @@ def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen): 
             k += 1
         k = max(k, last + 1)
         low, high, points = np.inf, -np.inf, 0
-        for i in member:
-            if own[i, 2] >= tip and start + first * BIN - 1e-9 <= b[i] < start + (last + 1) * BIN + 1e-9:
-                low, high = min(low, b[i]), max(high, b[i])
+        for value in across:
+            if first <= int((value - start) / BIN) <= last:
+                low, high = min(low, value), max(high, value)
                 points += 1
-        if points < 4:
+        if points < MIN_POINTS:
             continue
         seen_low, seen_high = low, high
-        low, high = _rounded(own, b, member, tip, low, high, facing)
+        low, high = _rounded(between, low, high, facing)
         if high - low + 2.0 * gap > jaw[STROKE]:
             fallen[WIDE] += 1
             fallen[NARROWEST] = min(fallen[NARROWEST], high - low)
             continue
-        slope_low, slope_high, touch = _contour(own, a, b, member, at, tip, seen_low, seen_high, jaw)
+        slope_low, slope_high, touch = _contour(between, at, seen_low, seen_high, jaw)
         if max(abs(slope_low), abs(slope_high)) > jaw[FRICTION]:
             fallen[SLIPS] += 1
             continue
-        widest = _own_room(own, a, b, member, seen, c, s, at, tip, low, high, jaw, gap)
+        widest = _own_room(own, a, b, across, seen, c, s, at, tip, low, high, jaw, gap)
         if widest < gap:
             fallen[OWN] += 1
             continue
@@ -161,14 +162,14 @@ def _close(own, a, b, member, seen, c, s, place, jaw, gap, out, count, fallen): 
             row = out[count]
             row[ROLL], row[A], row[LOW], row[HIGH], row[TIP], row[TOP], row[GAP] = roll, at, low, high, tip, top, widest
             row[SLOPE_LOW], row[SLOPE_HIGH], row[TOUCH] = slope_low, slope_high, touch
-            row[TAPER] = _taper(own, b, member, tip, seen_low, seen_high)
+            row[TAPER] = _taper(between, tip, seen_low, seen_high)
             row[OFF_CENTRE] = off_centre
             count += 1
     return count
 
 
 @njit(cache=True, nogil=True)
-def _rounded(own, b, member, tip, low, high, facing):  # type: ignore[no-untyped-def]
+def _rounded(between, low, high, facing):  # type: ignore[no-untyped-def]
     """The stretch `low`, `high` with its far end moved out where the surface rounds away from the camera there.
 
     What lies behind such a limb is not seen; it is taken to mirror the near side about the ridge. `facing` is the
@@ -177,19 +178,20 @@ def _rounded(own, b, member, tip, low, high, facing):  # type: ignore[no-untyped
     if abs(facing) < 0.25:
         return low, high
     end = high if facing > 0 else low
+    across, heights = between[1], between[2]
     ridge = -np.inf
-    for i in member:
-        if low <= b[i] <= high:
-            ridge = max(ridge, own[i, 2])
+    for i in range(len(across)):
+        if low <= across[i] <= high:
+            ridge = max(ridge, heights[i])
     at_ridge = height = 0.0
     n = m = 0
-    for i in member:
-        if low <= b[i] <= high and own[i, 2] >= tip:
-            if own[i, 2] > ridge - 0.001:
-                at_ridge += b[i]
+    for i in range(len(across)):
+        if low <= across[i] <= high:
+            if heights[i] > ridge - 0.001:
+                at_ridge += across[i]
                 n += 1
-            if abs(b[i] - end) < 0.003:
-                height += own[i, 2]
+            if abs(across[i] - end) < 0.003:
+                height += heights[i]
                 m += 1
     if n == 0 or m == 0:
         return low, high
@@ -202,17 +204,17 @@ def _rounded(own, b, member, tip, low, high, facing):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def _contour(own, a, b, member, at, tip, low, high, jaw):  # type: ignore[no-untyped-def]
+def _contour(between, at, low, high, jaw):  # type: ignore[no-untyped-def]
     """Slopes db/da of the contour under both fingers, and the share of the finger's width that touches, 0..1."""
     ends = np.empty((2, STRIPES))
     ends[0] = np.inf
     ends[1] = -np.inf
-    for i in member:
-        if own[i, 2] < tip or b[i] < low or b[i] > high:
-            continue
-        k = min(STRIPES - 1, max(0, int((a[i] - at + 0.5 * jaw[WIDTH]) / jaw[WIDTH] * STRIPES)))
-        ends[0, k] = min(ends[0, k], b[i])
-        ends[1, k] = max(ends[1, k], b[i])
+    along, across = between[0], between[1]
+    for i in range(len(across)):
+        if low <= across[i] <= high:
+            k = min(STRIPES - 1, max(0, int((along[i] - at + 0.5 * jaw[WIDTH]) / jaw[WIDTH] * STRIPES)))
+            ends[0, k] = min(ends[0, k], across[i])
+            ends[1, k] = max(ends[1, k], across[i])
     slopes = np.zeros(2)
     touch = np.zeros(2)
     for side in range(2):
@@ -238,42 +240,42 @@ def _contour(own, a, b, member, at, tip, low, high, jaw):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _taper(own, b, member, tip, low, high):  # type: ignore[no-untyped-def]
+def _taper(between, tip, low, high):  # type: ignore[no-untyped-def]
     """How fast the object widens downwards between the jaws, db/dz at the worse side; 0 = straight or narrowing."""
+    across, heights = between[1], between[2]
     top = tip
-    for i in member:
-        if low <= b[i] <= high:
-            top = max(top, own[i, 2])
+    for i in range(len(across)):
+        if low <= across[i] <= high:
+            top = max(top, heights[i])
     third = (top - tip) / 3.0
     if third < 0.002:
         return 0.0
     upper_low, upper_high, lower_low, lower_high = np.inf, -np.inf, np.inf, -np.inf
-    for i in member:
-        if own[i, 2] < tip or b[i] < low or b[i] > high:
+    for i in range(len(across)):
+        if not low <= across[i] <= high:
             continue
-        if own[i, 2] > top - third:
-            upper_low, upper_high = min(upper_low, b[i]), max(upper_high, b[i])
-        elif own[i, 2] < tip + third:
-            lower_low, lower_high = min(lower_low, b[i]), max(lower_high, b[i])
+        if heights[i] > top - third:
+            upper_low, upper_high = min(upper_low, across[i]), max(upper_high, across[i])
+        elif heights[i] < tip + third:
+            lower_low, lower_high = min(lower_low, across[i]), max(lower_high, across[i])
     if not np.isfinite(upper_low) or not np.isfinite(lower_low):
         return 0.0
     return max(0.0, max(upper_low - lower_low, lower_high - upper_high) / (2.0 * third))
 
 
 @njit(cache=True, nogil=True)
-def _own_room(own, a, b, member, seen, c, s, at, tip, low, high, jaw, gap):  # type: ignore[no-untyped-def]
+def _own_room(own, a, b, across, seen, c, s, at, tip, low, high, jaw, gap):  # type: ignore[no-untyped-def]
     """Widest room beside the object, up to 18 mm a side, where the fingers miss its other parts; 0 = none.
 
     A finger that goes down between two parts of the object must be seen to have room there.
     """
-    most = min(0.018, 0.5 * (jaw[STROKE] - (high - low)))
+    most = min(ROOM, 0.5 * (jaw[STROKE] - (high - low)))
     for side in range(2):
         nearest = np.inf  # other parts of the object on this side, at the jaws' height
-        for i in member:
-            if own[i, 2] >= tip:
-                away = low - b[i] if side == 0 else b[i] - high
-                if away > 0:
-                    nearest = min(nearest, away)
+        for value in across:
+            away = low - value if side == 0 else value - high
+            if away > 0:
+                nearest = min(nearest, away)
         if np.isfinite(nearest):
             most = min(most, nearest - jaw[THICKNESS] - gap)
             if most < gap or not _seen_deep(own, a, b, seen, c, s, at, tip, low, high, nearest, side, jaw):

@@ -20,7 +20,7 @@ from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3
 MIN_POINTS = 10
 MAX_OWN, MAX_FOREIGN = 1500, 3000  # points looked at
 NEAR, SAME_ROLL = 0.015, np.radians(25.0)  # m, rad; grasps nearer than both are one
-GAPS = (0.018, 0.012, 0.006, 0.003)  # m beside the object, widest first: a tight opening lands on what is not seen
+GAPS = (sweep.ROOM, 0.012, 0.006, 0.003)  # m beside the object, widest first: a tight opening lands on what is not seen
 LOW = 0.006  # m over the support; lower points are its noise, not obstacles
 LEVEL = 0.5  # cosine between up and the support's normal; steeper surfaces carry nothing
 
