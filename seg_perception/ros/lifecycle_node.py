@@ -32,7 +32,7 @@ from seg_perception.ros.services import Services
 from seg_perception.ros.transforms import TransformError, Transforms
 
 FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
-LAST_FRAME = 5.0  # s that deactivate waits for the plugins to finish their frame
+LAST_FRAME = 3.0  # s that deactivate waits for the plugins to finish their frame
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 

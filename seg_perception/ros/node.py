@@ -9,8 +9,9 @@ The node itself is in lifecycle_node.py; it is imported once signals are heard.
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import gc
-import os
 import signal
 import sys
 import threading
@@ -34,17 +35,20 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
     for number in SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     command = list(sys.argv if arguments is None else ["seg_perception_node", *arguments])
-    debug = "--debug" in command
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     from seg_perception.ros.lifecycle_node import SegPerceptionNode
 
+    parser = argparse.ArgumentParser("seg_perception_node", epilog="Parameters and remappings come after --ros-args.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     node = executor = None
-    code = 1
+    code, debug = 1, "--debug" in command
     try:
+        parser.parse_args(remove_ros_args(command)[1:])
         if stop.is_set():
             return INTERRUPTED
         rclpy.init(args=[w for w in command if w != "--debug"], signal_handler_options=SignalHandlerOptions.NO)
@@ -68,8 +72,7 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
             node.destroy_node()
         rclpy.try_shutdown()
     if node is not None and node.left_behind:
-        sys.stderr.flush()
-        os._exit(code)  # Python would wait for the plugin
+        _leave(code)
     return code
 
 
@@ -102,9 +105,8 @@ def _spin(node: Any, executor: Any, stop: threading.Event) -> int:
     executor.wake()
     spinning.join(1.0)
     if not clean:
-        sys.stderr.write("error: a transition or a plugin does not return\n")
-        sys.stderr.flush()
-        os._exit(1)
+        sys.stderr.write("error: a transition does not return\n")
+        _leave(1)
     return 1 if failed.is_set() else 0
 
 
@@ -118,6 +120,19 @@ def _spin_until(node: Any, executor: Any) -> None:
             return
         except Exception as error:  # noqa: BLE001 - one callback's error must not end the node
             node.report(error, "callback")
+
+
+def _leave(code: int) -> None:
+    """Ends the process while a thread still runs in a plugin, where Python's own end would abort.
+
+    The C library's `exit` lets the middleware take its shared memory away, which `os._exit` would leave.
+    """
+    import rclpy
+
+    rclpy.get_default_context().destroy()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.PyDLL(None).exit(code)
 
 
 def _autostart(node: Any) -> bool:

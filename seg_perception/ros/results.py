@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,10 @@ class Result:
 
 
 class History:
-    """The newest results of the stream, and apart those that calls returned: a stream would soon push them out."""
+    """The newest results of the stream, and apart those that calls returned: a stream would soon push them out.
+
+    They are kept for planning, which looks at depth only: color images are let go.
+    """
 
     def __init__(self, keep: int) -> None:
         self._lock = threading.Lock()
@@ -50,18 +53,19 @@ class History:
         self._returned: deque[Result] = deque(maxlen=keep)
 
     def add(self, result: Result) -> None:
+        """The stream's newest one."""
         with self._lock:
-            self._stream.append(result)
+            self._stream.append(_without_color(result))
 
     def returned(self, result: Result) -> None:
         """A call got this one: keep it for the next call."""
         with self._lock:
-            self._returned.append(result)
+            self._returned.append(_without_color(result))
 
     def newest(self, ids: Collection[int] = ()) -> Result | None:
         """The newest result, or the newest one that holds most of `ids`."""
         with self._lock:
-            kept = sorted({id(r): r for r in [*self._returned, *self._stream]}.values(), key=lambda r: r.stamp_ns)
+            kept = sorted([*self._stream, *self._returned], key=lambda r: r.stamp_ns)
         if not kept or not ids:
             return kept[-1] if kept else None
         return max(kept, key=lambda r: (len(r.ids.intersection(ids)), r.stamp_ns))
@@ -70,3 +74,9 @@ class History:
         with self._lock:
             self._stream.clear()
             self._returned.clear()
+
+
+def _without_color(result: Result) -> Result:
+    frame = result.scene.frame
+    black = np.broadcast_to(np.uint8(0), frame.color.shape)  # one byte of memory
+    return replace(result, scene=replace(result.scene, frame=replace(frame, color=black)))

@@ -189,6 +189,25 @@ def test_device_clock_stamps_are_named_and_nothing_is_dropped(rig: Rig) -> None:
     assert any(is_good(m) and m.header.stamp.sec < 100 for m in rig.objects)
 
 
+def test_frames_older_than_max_age_are_dropped_and_counted(rig: Rig) -> None:
+    assert rig.set_parameters(max_age=0.5).successful
+    rig.film_good()
+    time.sleep(0.5)  # what was under way is done
+    rig.objects.clear()
+    old = rig.now() - 900_000_000
+
+    def dropped() -> bool:
+        nonlocal old
+        old += 20_000_000
+        rig.shoot(old)
+        time.sleep(0.02)
+        return any("max_age" in v.key and int(v.value) > 0 for v in rig.diagnostic("pipeline").values)
+
+    rig.wait(dropped, what="a drop that is counted")
+    assert rig.set_parameters(max_age=0.0).successful
+    assert not [m for m in rig.objects if stamp_ns(m.header.stamp) <= old]
+
+
 def test_a_plugin_that_raises_loses_that_frame_only(node: NodeProcess, rig: Rig) -> None:
     def green(message: Image) -> None:
         picture = color_picture()

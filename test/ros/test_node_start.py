@@ -58,6 +58,9 @@ def test_malformed_files(namespace: str, tmp_path: Path) -> None:
     assert parameters.wait() != 0
     assert "bad.yaml" in parameters.log
     assert "Traceback" not in parameters.log
+    unknown = NodeProcess(namespace=namespace, extra=["--debgu"])
+    assert unknown.wait() == 2
+    assert "--debgu" in unknown.log
     assert debug.wait() != 0
     assert "Traceback" in debug.log
 
@@ -90,10 +93,28 @@ def test_signals_end_it_cleanly_at_any_time(namespace: str, number: int) -> None
         code = process.stop(number)
         assert code in (0, 130), process.log
         assert "Traceback" not in process.log
-        used = set().union(*(shared_memory_of(pid) for pid in filter(str.isdigit, os.listdir("/proc"))))
-        left = {path for path in segments - used if os.path.exists(path)}
-        assert not left
+        assert not left_of(segments)
     assert segments  # the last one ran
+
+
+def test_a_plugin_that_hangs_does_not_hold_up_the_end(namespace: str) -> None:
+    rig = Rig(namespace)
+    process = NodeProcess(RED, "segmenter.delay:=10.0", namespace=namespace)
+    try:
+        rig.film(lambda: rig.diagnostic("model").message.startswith("READY"), timeout=60.0, what="ready")
+        time.sleep(0.5)  # now it is in a frame
+        segments = shared_memory_of(str(process.process.pid))
+        assert process.stop() == 0, process.log
+        assert "does not return" in process.log
+    finally:
+        rig.close()
+    assert not left_of(segments)
+
+
+def left_of(segments: set[str]) -> set[str]:
+    """Those that are still there and that no process uses any more."""
+    used = set().union(*(shared_memory_of(pid) for pid in filter(str.isdigit, os.listdir("/proc"))))
+    return {path for path in segments - used if os.path.exists(path)}
 
 
 def shared_memory_of(pid: str) -> set[str]:
