@@ -26,6 +26,7 @@ GAP = 0.25  # m, between pieces of one surface
 BEHIND = 0.015  # share of the distance by which something lies behind a plane
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
+LARGE = 0.1  # m^2, smaller planes may be an object's face
 TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
 NOISE_RANGE = (1e-3, 4e-3)  # 1/m
 
@@ -43,7 +44,7 @@ class SupportConfig:
     max_size: float = option(0.6, "longest object; a longer surface is no object's top", unit="m", ge=0.01, live=True)
     min_area: float = option(0.04, "smallest surface, unless it is the only one", unit="m^2", ge=0, live=True)
     floor_gap: float = option(
-        0.35, "the lowest surface is the floor when the next one is this much higher; 0 = keep it", unit="m", ge=0, live=True
+        0.35, "the lowest surface is the floor if the next is this much higher; 0 = keep it", unit="m", ge=0, live=True
     )
     noise: float = option(0.0, "standard deviation of 1/depth; 0 = measured in the image", unit="1/m", ge=0, le=0.1)
 
@@ -99,7 +100,7 @@ def search_supports(
     coefficients, owner = large_planes(cells, noise, MIN_CELLS, MAX_PLANES)
     owner = _unite_slices(cells, coefficients, owner)
     normals = -coefficients / np.linalg.norm(coefficients, axis=1, keepdims=True)
-    up = _up(normals, np.bincount(owner[owner >= 0], minlength=len(normals)), gravity)
+    up = -gravity if gravity is not None else _up(normals, _sizes(cells, coefficients, owner))
     level = _patches(cells, owner, np.flatnonzero(normals @ up >= LEVEL), noise)
     carrying, tops = _without_tops(level, up, config)
     carrying.sort(key=lambda s: -s.cells)
@@ -129,7 +130,7 @@ def _patches(cells: Cells, owner: NDArray[np.int16], numbers: NDArray[np.int64],
     found = []
     for number in numbers:
         mine = (owner == number).astype(np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mine, np.ones((3, 3), np.uint8)))
+        count, labels = cv2.connectedComponents(cv2.dilate(mine, np.ones((3, 3), np.uint8)))
         labels = labels * mine
         pieces = [k for k in range(1, count) if (labels == k).sum() >= MIN_CELLS]
         for group in _near_each_other(pieces, labels, cells):
@@ -175,17 +176,23 @@ def _points_of(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([planes[:, :2], np.ones(len(planes))]) / planes[:, 2:3]
 
 
-def _up(
-    normals: NDArray[np.float64], sizes: NDArray[np.int64], gravity: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """Up, (3,) unit, camera frame: against gravity, else the normal that most of the level-looking cells share, of
-    planes with `normals` (P, 3) and `sizes` (P,) in cells."""
-    if gravity is not None:
-        return -gravity
+def _up(normals: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up, (3,) unit, camera frame: the normal that most of the level-looking surface shares, of planes with `normals`
+    (P, 3) and `sizes` (P,)."""
     if not len(normals):
         return np.array([0.0, -1.0, 0.0])
     votes = (normals @ normals.T >= LEVEL) @ (sizes * [_levelness(n) for n in normals])
     return normals[votes.argmax()]
+
+
+def _sizes(cells: Cells, coefficients: NDArray[np.float64], owner: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(P,) how much of the picture each plane fills, in cells; those of small faces of objects count less."""
+    sizes = np.zeros(len(coefficients))
+    for i, plane in enumerate(coefficients):
+        w = cells.planes[owner == i, 2]
+        area = float((cells.side**2 / w**3).sum() * np.linalg.norm(plane))  # m^2
+        sizes[i] = len(w) * min(1.0, area / LARGE)
+    return sizes
 
 
 def _levelness(normal: NDArray[np.float64]) -> float:
@@ -196,7 +203,7 @@ def _levelness(normal: NDArray[np.float64]) -> float:
     """
     if normal[1] <= -0.2 or normal[2] <= -TOP_DOWN:
         return 1.0
-    return 0.1
+    return 0.15
 
 
 def _without_tops(

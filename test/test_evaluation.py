@@ -59,7 +59,8 @@ def test_ignored_pixels_count_for_nothing():
 def test_frames_without_objects_or_masks():
     nothing = np.zeros((20, 30), np.uint8)
     empty = score_frame(Masks.empty(20, 30), nothing)
-    assert np.isnan(empty.weighted_overlap) and empty.f_50 == 1.0
+    assert np.isnan(empty.weighted_overlap)
+    assert empty.f_50 == 1.0
     missed = score_frame(Masks.empty(20, 30), TRUTH)
     assert (missed.weighted_overlap, missed.precision_50, missed.recall_50, missed.f_50) == (0, 0, 0, 0)
     invented = score_frame(Masks.from_dense(rectangles((0, 0, 5, 5))), nothing)

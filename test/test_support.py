@@ -25,7 +25,9 @@ def assert_is_table(plane: Plane, T_world_camera: np.ndarray, height: float = 0.
 
 @pytest.mark.parametrize("noise", [0.0, 0.0015])
 @pytest.mark.parametrize(
-    "eye", [(0.0, -0.75, 0.55), (0.0, -1.2, 0.4), (0.3, -0.3, 0.9), (0.0, -0.02, 1.0)], ids=["near", "flat", "steep", "top"]
+    "eye",
+    [(0.0, -0.75, 0.55), (0.0, -1.2, 0.4), (0.3, -0.3, 0.9), (0.0, -0.02, 1.0)],
+    ids=["near", "flat", "steep", "top"],
 )
 def test_the_table_is_the_support_and_the_floor_never(eye, noise):
     T = camera(eye)
@@ -55,7 +57,12 @@ def test_the_floor_when_asked_for_or_alone():
 
 
 def test_two_tables_and_a_shelf():
-    boxes = (*ROOM, table(size=(0.6, 0.8), at=(-0.4, 0.0)), table(-0.2, (0.6, 0.8), (0.4, 0.0)), table(0.3, (0.8, 0.25), (0.0, 0.7)))
+    boxes = (
+        *ROOM,
+        table(size=(0.6, 0.8), at=(-0.4, 0.0)),
+        table(-0.2, (0.6, 0.8), (0.4, 0.0)),
+        table(0.3, (0.8, 0.25), (0.0, 0.7)),
+    )
     T = camera((0.0, -1.0, 0.9))
     frame, _ = look(boxes, T, noise=0.001)
     heights = sorted(-p.transformed(T).d for p in find_supports(frame, CONFIG))

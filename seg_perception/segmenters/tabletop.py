@@ -3,7 +3,7 @@
 """`tabletop`: finds what stands on support surfaces from depth alone, without a network.
 
 Everything is measured in inverse depth, in units of the image's own noise (see docs/tabletop.md): supports ->
-foreground -> local planes -> smooth patches -> convex merging -> rules for lids, handles, hollow and half hidden things.
+foreground -> local planes -> smooth patches -> convex merging -> rules for lids, handles, hollow and half hidden ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class TabletopConfig:
     thin_area: float = option(15e-4, "smallest thin object", unit="m^2", ge=0, live=True)
     margin: float = option(0.03, "how far objects reach over a support's edge", unit="m", ge=0, le=0.5, live=True)
     bend: float = option(34.0, "surfaces are cut where they bend by more", unit="deg", ge=5, le=120, live=True)
-    concave: float = option(12.0, "pieces meeting at a deeper inner edge are two objects", unit="deg", ge=0, le=90, live=True)
+    concave: float = option(
+        12.0, "pieces meeting at a deeper inner edge are two objects", unit="deg", ge=0, le=90, live=True
+    )
     joined_share: float = option(
         0.35, "pieces are one object only if this share of their border is without a depth step", ge=0, le=1, live=True
     )
@@ -84,7 +86,6 @@ class Tabletop:
         )
         focal = (frame.intrinsics.fx + frame.intrinsics.fy) / 2
         labels, segments = self._segments(w, rays, found, noise, focal)
-        self.debug = dict(w=w, found=found, labels=labels, segments=segments, supports=supports)
         return _instances(labels, segments, w, rays, found, supports, c)
 
     def _segments(

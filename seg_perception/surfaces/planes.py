@@ -17,9 +17,7 @@ BENT = 0.005  # plus this share of its inverse depth: real depth cameras bend pl
 ALONG = np.cos(np.radians(20.0))  # and its normal
 
 
-def large_planes(
-    cells: Cells, noise: float, least: int, most: int
-) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+def large_planes(cells: Cells, noise: float, least: int, most: int) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
     """Up to `most` planes of at least `least` cells each, largest first.
 
     Returns `coefficients` (P, 3), w = a x + b y + c in ray coordinates, and `owner` (R, C), the plane of each cell or

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from seg_perception.surfaces.surface import Surface
 
 CELL = 0.01  # m, raster of the outlines
+BELOW = 0.02  # m, how far under a support things are still its own
+PERHAPS, SURELY, BEYOND = 1, 2, 3  # grades of a pixel; 0 = not measured, or the support itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,14 +48,15 @@ def find_foreground(
     planes = np.array([s.plane.coefficients for s in surfaces]).reshape(n, 4)
     frames = np.zeros((n, 3, 3))  # e1, e2 and the raster's corner
     rasters = [_raster(s, margin) for s in surfaces]
-    stack = np.zeros((n, max((r.shape[0] for r, _ in rasters), default=1), max((r.shape[1] for r, _ in rasters), default=1)), np.uint8)
+    size = np.max([(1, 1), *(raster.shape for raster, _ in rasters)], axis=0)
+    stack = np.zeros((n, *size), np.uint8)
     for k, (s, (raster, corner)) in enumerate(zip(surfaces, rasters, strict=True)):
         stack[k, : raster.shape[0], : raster.shape[1]] = raster
         frames[k, :2] = s.axes
         frames[k, 2, :2] = s.axes @ s.origin + corner
-    grade, height, support, over = _grade(w, rays, curves, planes, frames, stack, low, high, min_height, max_height, CELL)
-    mask = _hysteresis(grade)
-    return Foreground(mask, height, support, over, grade == 3)
+    thresholds = np.array([low, high, min_height, max_height])
+    grade, height, support, over = _grade(w, rays, curves, planes, frames, stack, thresholds, CELL)
+    return Foreground(_hysteresis(grade), height, support, over, grade == BEYOND)
 
 
 def _raster(surface: Surface, margin: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -67,8 +70,8 @@ def _raster(surface: Surface, margin: float) -> tuple[NDArray[np.uint8], NDArray
 
 
 @njit(cache=True, nogil=True)
-def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_height, cell):  # type: ignore[no-untyped-def]
-    """0 = nothing, 1 = perhaps an object, 2 = surely, 3 = over no support, or too high for one."""
+def _grade(w, rays, curves, planes, frames, rasters, thresholds, cell):  # type: ignore[no-untyped-def]
+    low, high, min_height, max_height = thresholds
     rows, columns = w.shape
     grade = np.zeros((rows, columns), np.uint8)
     heights = np.zeros((rows, columns), np.float32)
@@ -81,13 +84,13 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
                 continue
             x, y = np.float64(rays[v, u, 0]), np.float64(rays[v, u, 1])
             z = 1.0 / value
-            grade[v, u] = 3
+            grade[v, u] = BEYOND
             best = 1e9
             for k in range(len(curves)):
                 c, p, f = curves[k], planes[k], frames[k]
                 over = value - (c[0] + (c[1] + c[3] * x + c[4] * y) * x + (c[2] + c[5] * y) * y)
                 height = p[3] * over * z
-                if height < -0.02 or abs(height) >= best:
+                if height < -BELOW or abs(height) >= best:
                     continue
                 px, py = x * z, y * z
                 i = int((f[0, 0] * px + f[0, 1] * py + f[0, 2] * z - f[2, 0]) / cell + 0.5)
@@ -99,11 +102,11 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
                 heights[v, u] = height
                 inside[v, u] = rasters[k, j, i] == 2
                 if height > max_height:
-                    grade[v, u] = 3
+                    grade[v, u] = BEYOND
                 elif over > high and height > min_height:
-                    grade[v, u] = 2
+                    grade[v, u] = SURELY
                 elif over > low and height > 0.5 * min_height:
-                    grade[v, u] = 1
+                    grade[v, u] = PERHAPS
                 else:
                     grade[v, u] = 0
     return grade, heights, support, inside
@@ -111,13 +114,14 @@ def _grade(w, rays, curves, planes, frames, rasters, low, high, min_height, max_
 
 @njit(cache=True, nogil=True)
 def _hysteresis(grade):  # type: ignore[no-untyped-def]
+    """1 where a pixel surely is an object, or perhaps and connected to such."""
     rows, columns = grade.shape
     mask = np.zeros((rows, columns), np.uint8)
     stack = np.empty(rows * columns, np.int32)
     n = 0
     for v in range(rows):
         for u in range(columns):
-            if grade[v, u] == 2:
+            if grade[v, u] == SURELY:
                 mask[v, u] = 1
                 stack[n] = v * columns + u
                 n += 1
@@ -126,7 +130,7 @@ def _hysteresis(grade):  # type: ignore[no-untyped-def]
         v, u = stack[n] // columns, stack[n] % columns
         for dv, du in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             q, p = v + dv, u + du
-            if 0 <= q < rows and 0 <= p < columns and mask[q, p] == 0 and grade[q, p] == 1:
+            if 0 <= q < rows and 0 <= p < columns and mask[q, p] == 0 and grade[q, p] == PERHAPS:
                 mask[q, p] = 1
                 stack[n] = q * columns + p
                 n += 1

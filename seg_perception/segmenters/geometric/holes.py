@@ -68,7 +68,8 @@ def _fill(labels, count, w, raised, numbers, parts, speck):  # type: ignore[no-u
     for v in range(rows):
         for u in range(columns):
             k = numbers[v, u]
-            if labels[v, u] == 0 and around[k] > 0:
-                if 2 * unseen[k] > size[k] or size[k] <= speck * pixels[around[k]]:
-                    out[v, u] = around[k]
+            if labels[v, u] > 0 or around[k] <= 0:
+                continue
+            if 2 * unseen[k] > size[k] or size[k] <= speck * pixels[around[k]]:
+                out[v, u] = around[k]
     return out

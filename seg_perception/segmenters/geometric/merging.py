@@ -54,28 +54,6 @@ def merge_convex(
 
 
 @njit(cache=True, nogil=True)
-def signed_bend(w, rays, normals, v1, u1, v2, u2):  # type: ignore[no-untyped-def]
-    """Angle rad between the normals at two pixels, positive where the surface bulges between them; NaN = unknown."""
-    dot = np.float64(0)
-    length1 = np.float64(0)
-    length2 = np.float64(0)
-    side = np.float64(0)
-    z1, z2 = 1.0 / w[v1, u1], 1.0 / w[v2, u2]
-    for k in range(3):
-        a, b = np.float64(normals[v1, u1, k]), np.float64(normals[v2, u2, k])
-        dot += a * b
-        length1 += a * a
-        length2 += b * b
-        one = rays[v1, u1, k] * z1 if k < 2 else z1
-        two = rays[v2, u2, k] * z2 if k < 2 else z2
-        side += (one - two) * (a - b)
-    if length1 == 0 or length2 == 0:
-        return np.nan
-    angle = np.arccos(min(1.0, max(-1.0, dot)))
-    return angle if side > 0 else -angle
-
-
-@njit(cache=True, nogil=True)
 def fold(w, rays, planes, v, u, q, p, v1, u1, v2, u2):  # type: ignore[no-untyped-def]
     """Angle rad by which the surface folds at the contact (v, u), (q, p), seen from a point on either side: positive
     where the contact is the ridge. Positions tell this better than normals, which a near contact blurs."""

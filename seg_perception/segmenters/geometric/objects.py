@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from seg_perception.scene import Plane
 from seg_perception.segmenters.geometric.foreground import Foreground
 from seg_perception.segmenters.geometric.segments import Segments
-from seg_perception.support import SupportConfig, Supports
+from seg_perception.support import Supports
 from seg_perception.surfaces.surface import Surface
+
+if TYPE_CHECKING:
+    from seg_perception.segmenters.tabletop import TabletopConfig
 
 STRIDE = 3  # px, of the points that sizes are measured with
 CUT = 0.25  # share of the rim where a thing goes on beyond the support: furniture, walls
@@ -23,16 +26,6 @@ AT_BORDER = 0.15  # share of the rim at the image's border that makes a big thin
 SURE = 6.0  # times the noise of depth, that thin things rise over their support
 ON_TOP = 0.02  # m, how far a foot may be from the top that it stands on
 FOOT = 0.03  # share of an object's points under its foot, which noise makes
-
-
-class Limits(Protocol):
-    """What `choose_objects` needs of the configuration."""
-
-    support: SupportConfig
-    min_height: float
-    min_area: float
-    thin_height: float
-    thin_area: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +57,7 @@ def choose_objects(
     w: NDArray[np.float32],
     rays: NDArray[np.float32],
     noise: float,
-    limits: Limits,
+    config: TabletopConfig,
 ) -> Chosen:
     """Objects among the segments: high or wide enough, not longer than `support.max_size`, not cut off by the
     support's edge or `support.max_height`, and not big at the image's border."""
@@ -72,19 +65,19 @@ def choose_objects(
     rise = known.height(0.9)
     rim = np.maximum(known.rim + known.border, 1)
     length = _lengths(segments.of_patch[labels], segments.count, w, rays)
-    size = limits.support.max_size
+    size = config.support.max_size
     background = (length > size) | (known.cut > CUT * rim)
     background |= known.over < OVER * known.pixels
     aside = known.main_support != 0  # not on the best support: furniture in the background more often than not
     background |= (known.border > AT_BORDER * rim) & ((length > size / 2) | aside)
     background[0] = True
-    tall = (rise >= limits.min_height) & (known.area >= limits.min_area) & ~background
+    tall = (rise >= config.min_height) & (known.area >= config.min_area) & ~background
     mean_w = known.moments[:, 3] / np.maximum(known.pixels, 1)
-    sure = np.maximum(limits.thin_height, SURE * noise / np.maximum(mean_w, 1e-3) ** 2)
-    thin = (known.height(0.5) >= sure) & (known.area >= limits.thin_area) & ~background & ~tall
+    sure = np.maximum(config.thin_height, SURE * noise / np.maximum(mean_w, 1e-3) ** 2)
+    thin = (known.height(0.5) >= sure) & (known.area >= config.thin_area) & ~background & ~tall
     whole = 1.0 - (known.cut + 0.5 * known.border) / rim
-    seen = 1.0 - 0.5 * np.exp(-known.area / (4 * limits.min_area))
-    raised = 1.0 - np.exp(-rise / limits.min_height)
+    seen = 1.0 - 0.5 * np.exp(-known.area / (4 * config.min_area))
+    raised = 1.0 - np.exp(-rise / config.min_height)
     return Chosen(tall, thin, (whole * seen * raised).clip(0, 1).astype(np.float32))
 
 
@@ -129,9 +122,10 @@ def _top_under(points: NDArray[np.float64], lowest: float, ground: Plane, tops: 
         return -1
     for k, top in enumerate(tops):
         foot = float(np.quantile(top.plane.heights(points), FOOT))
-        if abs(foot) < ON_TOP and ground.heights(top.origin) > ON_TOP:
-            if top.is_over(points[:: max(1, len(points) // 50)], 0.02).mean() > 0.5:
-                return k
+        if abs(foot) >= ON_TOP or ground.heights(top.origin) <= ON_TOP:
+            continue
+        if top.is_over(points[:: max(1, len(points) // 50)], ON_TOP).mean() > 0.5:
+            return k
     return -1
 
 

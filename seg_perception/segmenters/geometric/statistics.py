@@ -11,8 +11,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.segmenters.geometric.foreground import Foreground
-from seg_perception.segmenters.geometric.merging import signed_bend
 
+ARM = 0.009  # m, to either side of a pixel, for its bend
 BIN = 0.002  # m, of the height histograms
 
 
@@ -115,7 +115,30 @@ def measure(
     owners = labels[on_support].astype(np.int64) * places[1] + found.support[on_support]
     standing = np.bincount(owners, minlength=places[0] * places[1]).reshape(places).astype(np.float64)
     centres = counts[:, 7:] / np.maximum(counts[:, :1], 1)
-    return Statistics(*counts[:, :7].T, centres, heights, moments, bends, standing)
+    values = [*counts[:, :7].T, centres, heights, moments, bends, standing]
+    return Statistics(*values)
+
+
+@njit(cache=True, nogil=True)
+def signed_bend(w, rays, normals, v1, u1, v2, u2):  # type: ignore[no-untyped-def]
+    """Angle rad between the normals at two pixels, positive where the surface bulges between them; NaN = unknown."""
+    dot = np.float64(0)
+    length1 = np.float64(0)
+    length2 = np.float64(0)
+    side = np.float64(0)
+    z1, z2 = 1.0 / w[v1, u1], 1.0 / w[v2, u2]
+    for k in range(3):
+        a, b = np.float64(normals[v1, u1, k]), np.float64(normals[v2, u2, k])
+        dot += a * b
+        length1 += a * a
+        length2 += b * b
+        one = rays[v1, u1, k] * z1 if k < 2 else z1
+        two = rays[v2, u2, k] * z2 if k < 2 else z2
+        side += (one - two) * (a - b)
+    if length1 == 0 or length2 == 0:
+        return np.nan
+    angle = np.arccos(min(1.0, max(-1.0, dot)))
+    return angle if side > 0 else -angle
 
 
 @njit(cache=True, nogil=True)
@@ -147,8 +170,9 @@ def _measure(labels, count, w, rays, planes, normals, height, over, beyond, step
                     counts[k, 2] += 1
                     if other == 0:
                         counts[k, 3] += 1
-                    if beyond[q, p] and abs(planes[v, u, 0] + planes[v, u, 1] * du + planes[v, u, 2] * dv - w[q, p]) < step:
-                        counts[k, 5] += 1
+                    if beyond[q, p]:
+                        ahead = planes[v, u, 0] + planes[v, u, 1] * du + planes[v, u, 2] * dv
+                        counts[k, 5] += abs(ahead - w[q, p]) < step
             heights[k, min(bins - 1, max(0, int(height[v, u] / bin_size)))] += 1
             x, y = np.float64(rays[v, u, 0]), np.float64(rays[v, u, 1])
             m = moments[k]
@@ -164,7 +188,7 @@ def _measure(labels, count, w, rays, planes, normals, height, over, beyond, step
             m[9] += value * value
             if (u + v) % 2:
                 continue
-            arm = min(12, max(2, int(0.009 * focal * value + 0.5)))
+            arm = min(12, max(2, int(ARM * focal * value + 0.5)))
             for axis in range(2):
                 dv, du = axis * arm, (1 - axis) * arm
                 v1, u1, v2, u2 = v - dv, u - du, v + dv, u + du
