@@ -58,9 +58,10 @@ def row(name: str, bleed: int, rows: NDArray[np.float64], limits: tuple[float, f
     centroid, extent, precision, recall, error = rows.T
     met = ((centroid <= limits[0]) & (extent <= limits[1])).mean()
     return (
-        f"| {name} | {bleed} px | {len(rows)} | {np.median(centroid) * 1e3:.1f} / {centroid.max() * 1e3:.1f} "
-        f"| {np.median(extent) * 1e3:.1f} / {np.quantile(extent, 0.9) * 1e3:.1f} / {extent.max() * 1e3:.1f} | {met:.0%} "
-        f"| {precision.mean():.3f} | {recall.mean():.3f} | {np.median(error) * 1e3:.1f} |"
+        f"| {name} | {bleed} px | {len(rows)} "
+        f"| {np.median(centroid) * 1e3:.1f} / {centroid.max() * 1e3:.1f} "
+        f"| {np.median(extent) * 1e3:.1f} / {np.quantile(extent, 0.9) * 1e3:.1f} / {extent.max() * 1e3:.1f} "
+        f"| {met:.0%} | {precision.mean():.3f} | {recall.mean():.3f} | {np.median(error) * 1e3:.1f} |"
     )
 
 
