@@ -315,7 +315,7 @@ def trapped(kind: str, net: Net, path: Path, trap: Trap) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     (samples,) = (name for name in members if name.endswith("sample_inputs/model.pt"))
-    torch.save(((trap,), {}), path.with_name("trap.pt"))
+    torch.save(((trap,), {}), path.with_name("trap.pt"), _use_new_zipfile_serialization=kind == "samples")
     content = path.with_name("trap.pt").read_bytes()
     if kind == "samples":
         members[samples] = content

@@ -105,8 +105,7 @@ class DeviceBinding:
                     value = self._inputs[name] = self._allocate(array.shape, array.dtype.type, *self._place)
                     self._binding.bind_ortvalue_input(name, value)
                 value.update_inplace(array)
-            self._binding.clear_binding_outputs()  # a bound output keeps its memory, which need not fit this time
-            for node in self._session.get_outputs():
+            for node in self._session.get_outputs():  # anew: a bound output keeps its memory, which need not fit
                 self._binding.bind_output(node.name, *self._place)
             self._session.run_with_iobinding(self._binding)
             return self._binding.copy_outputs_to_cpu()
