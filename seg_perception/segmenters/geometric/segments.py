@@ -129,17 +129,18 @@ def join_behind(segments: Segments, labels: NDArray[np.int32], w: NDArray[np.flo
     planes, rms = fit_planes(known.moments)
     big = np.flatnonzero((known.pixels >= 60) & (of_patch > 0) & (rms < FLAT * noise))
     shape = known.moments / np.maximum(known.moments[:, :1], 1) * 100.0  # the smaller counts as much as the larger
-    pairs = []
+    pairs = [np.empty((0, 2), np.int64)]
     for i, a in enumerate(big):
         others = big[:i][of_patch[big[:i]] != of_patch[a]]
         cosine = planes[others] @ planes[a] / np.linalg.norm(planes[others], axis=1) / np.linalg.norm(planes[a])
         together, _ = fit_planes(shape[others] + shape[a])
         flat = residuals(shape[others], together) < ONE_PLANE * np.maximum(rms[others], CURVED * noise)
         flat &= residuals(shape[a], together) < ONE_PLANE * max(rms[a], CURVED * noise)
-        for b in others[(cosine > ALIKE) & flat]:
-            if is_hidden_between(labels, w, of_patch, known.centres[a], known.centres[b], a, b, 6 * noise):
-                pairs.append((int(of_patch[a]), int(of_patch[b])))
-    return segments.joined(pairs)
+        fitting = others[(cosine > ALIKE) & flat]
+        pairs.append(np.stack([np.full_like(fitting, a), fitting], axis=1))
+    candidates = np.concatenate(pairs)
+    hidden = _hidden_between(labels, w, of_patch, known.centres, candidates, 6 * noise)
+    return segments.joined((int(s), int(t)) for s, t in of_patch[candidates[hidden]])
 
 
 @njit(cache=True, nogil=True)
@@ -172,3 +173,12 @@ def is_hidden_between(labels, w, of_patch, start, stop, a, b, step):  # type: ig
         else:
             seen += 1
     return covered >= 4 and covered >= 0.4 * (shadow + covered) and seen <= 0.1 * covered
+
+
+@njit(cache=True, nogil=True)
+def _hidden_between(labels, w, of_patch, centres, pairs, step):  # type: ignore[no-untyped-def]
+    out = np.zeros(len(pairs), np.bool_)
+    for k in range(len(pairs)):
+        a, b = pairs[k]
+        out[k] = is_hidden_between(labels, w, of_patch, centres[a], centres[b], a, b, step)
+    return out
