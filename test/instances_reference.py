@@ -3,8 +3,8 @@
 """Masks of networks that put out instances, the plain, dense way: what the product must be equal to.
 
 Independent of the product's code. `rounded` follows torchvision 0.28 `paste_masks_in_image`, `exact` follows
-`grid_sample` with zeros outside, as in detectron2's `_do_paste_mask`. Both take masks (N, h, w) and boxes (N, 4) in image
-pixels and give (N, *shape) bool.
+`grid_sample` with zeros outside, as in detectron2's `_do_paste_mask`. Both take masks (N, h, w) and boxes (N, 4) in
+image pixels and give (N, *shape) bool.
 """
 
 import cv2

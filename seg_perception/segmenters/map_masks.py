@@ -76,6 +76,12 @@ def masks_by_argmax(
     return Masks.from_label_image(owners, count)
 
 
+def logit(probability: float) -> float:
+    """The logit of a probability; of 0 and 1 a finite one, beyond what float32 probabilities can tell apart."""
+    inside = min(max(probability, 1e-8), 1 - 1e-8)
+    return math.log(inside / (1 - inside))
+
+
 def on_cells(grid: tuple[int, int], place: Letterbox) -> bool:
     """Whether the image's edges fall on whole cells of a `grid` (height, width) over the network's input."""
     rows, columns = (place.top, place.scaled_height), (place.left, place.scaled_width)

@@ -62,6 +62,7 @@ class NetworkSegmenter:
     """
 
     KIND: ClassVar[str]  # what a network must be, for error lines
+    BATCH_OF_PROMPTS: ClassVar[bool] = False  # the image is repeated, once for each text prompt
     FAMILIES: ClassVar[Mapping[str, Family]]
     class_names: tuple[str, ...]
 
@@ -126,7 +127,7 @@ class NetworkSegmenter:
 
     def segment(self, frame: Frame) -> Instances:
         tensor, place = self._writer.write(frame.color)
-        feed = {self._image.name: tensor.reshape(self._image_shape), **self._constants}
+        feed = {self._image.name: np.broadcast_to(tensor[0], self._image_shape), **self._constants}
         if self._has_pixel_mask:
             mask = np.zeros((1, *self._size), np.int64)
             mask[:, place.top : place.top + place.scaled_height, place.left : place.left + place.scaled_width] = 1
@@ -152,7 +153,7 @@ class NetworkSegmenter:
         ]
         if len(found) != 1:
             raise self._refusal("it has no color image input (1, 3, height, width) or (3, height, width)")
-        if len(found[0].shape) == 4 and found[0].shape[0] not in (-1, 1):
+        if len(found[0].shape) == 4 and found[0].shape[0] not in (-1, 1) and not self.BATCH_OF_PROMPTS:
             raise self._refusal("its batch is not 1: export with batch 1")
         return found[0]
 
@@ -186,7 +187,11 @@ class NetworkSegmenter:
             raise ConfigError(
                 f"input_size: the model's input is fixed at {fixed[0]}x{fixed[1]}, got {size[0]}x{size[1]}"
             )
-        self._image_shape = (1, 3, *size)[4 - len(self._image.shape) :]
+        batch = self._image.shape[0]
+        if batch < 1:
+            prompts = [len(array) for array in self._constants.values()] if self.BATCH_OF_PROMPTS else []
+            batch = max([1, *prompts])
+        self._image_shape = (batch, 3, *size)[4 - len(self._image.shape) :]
         return size[0], size[1]
 
     def _refusal(self, reason: str, *lines: str) -> ConfigError:

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -27,7 +26,7 @@ from seg_perception.options import ConfigError, option
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import masks_above, masks_by_argmax, masks_of_grid, on_cells
+from seg_perception.segmenters.map_masks import logit, masks_above, masks_by_argmax, masks_of_grid, on_cells
 from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
 from seg_perception.segmenters.preprocessing import IMAGENET
 
@@ -209,7 +208,7 @@ class Query(NetworkSegmenter):
                 values, scores, grid, place, contract.mask_threshold, contract.least_share, contract.inside
             )
             return masks, scores
-        level = _logit(contract.mask_threshold)
+        level = logit(contract.mask_threshold)
         if contract.masks == "nearest" and not direct:
             return masks_of_grid(maps, grid, place, level)
         return masks_above(maps, grid, place, level, contract.score == "class_and_mask")
@@ -251,9 +250,3 @@ def _corners(boxes: NDArray[np.float32], place: Letterbox) -> NDArray[np.float32
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         return np.float32(1) / (np.float32(1) + np.exp(-values))
-
-
-def _logit(probability: float) -> float:
-    if probability in (0.0, 1.0):
-        return -math.inf if probability == 0 else math.inf
-    return math.log(probability / (1 - probability))
