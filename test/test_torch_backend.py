@@ -17,7 +17,7 @@ from seg_perception.plugins import Backend, PluginError
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'seg_perception[torch]'")
 
-from seg_perception.backends.torch import Torch  # noqa: E402
+from seg_perception.backends.torch import Torch, _moved  # noqa: E402
 
 SHAPE = (1, 3, 32, 48)
 IMAGE = "image 1x3x32x48"
@@ -257,6 +257,14 @@ def test_a_network_of_half_precision_is_single_precision_at_the_door(net, expect
     program = start(model=str(tmp_path / "half.pt2"))
     assert program.inputs[0].dtype == np.float16
     assert program({"image": image})["output0"].dtype == np.float32
+
+
+def test_a_program_moves_to_its_device_whole(net):
+    """On the one other device that every machine has: it knows shapes only."""
+    program = torch.export.export(net, (torch.rand(SHAPE),))
+    network = _moved(program, torch.device("meta")).module()
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    assert [out.device.type for out in network(torch.rand(SHAPE, device="meta"))] == ["meta", "meta"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

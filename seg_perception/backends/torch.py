@@ -124,9 +124,7 @@ class Torch:
         structure = torch.utils._pytree.tree_unflatten(given, program.call_spec.out_spec)
         names = self._output_names([name for name, _ in _leaves(torch, structure)])
         self.outputs = tuple(_spec(torch, name, value) for name, value in zip(names, given, strict=True))
-        if self._device.type != "cpu":
-            program = torch.export.passes.move_to_device_pass(program, str(self._device))
-        self._network = self._prepared(program.module())
+        self._network = self._prepared(_moved(program, self._device).module())
         if all(size > 0 for spec in self.inputs for size in spec.shape):
             self._trial(np.zeros)
 
@@ -202,6 +200,12 @@ def _device(torch: Any, name: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device: '{name}' is not here (torch {torch.__version__}): {reason(error)}") from error
     return device
+
+
+def _moved(program: Any, device: Any) -> Any:
+    """The torch.export program on that device; it is loaded onto the one it was exported on."""
+    passes = importlib.import_module("torch.export.passes")
+    return passes.move_to_device_pass(program, str(device))
 
 
 def _built(name: str) -> Any:
