@@ -117,14 +117,21 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
     for i in range(n):
         area = _enlarge(maps[i], grid_height, grid_width)
         area = area[top : top + rows, left : left + columns]
+        reach = _reach(area, level)
         start = total
         share = 0.0
         for y in range(height):
-            _blend(area, y_knot[y], y_weight[y], level, row)
+            above, below = reach[y_knot[y]], reach[min(y_knot[y] + 1, rows - 1)]
+            k0, k1 = max(min(above[0], below[0]) - 1, 0), min(max(above[1], below[1]) + 1, columns - 1)
+            if k0 > k1:
+                continue  # nothing is above the level here
+            _blend(area, y_knot[y], y_weight[y], level, row, k0, k1)
             if total + columns + 1 > len(spans):
                 spans = _grown(spans, total, columns)
             before = total
-            total = runs_of_row(row, 0, first, x_weight, columns / width, y, 0, width, spans, total)
+            total = runs_of_row(
+                row[k0:], k0, first, x_weight, columns / width, y, first[k0], first[k1 + 1], spans, total
+            )
             if shares:
                 for s in range(before, total):
                     for x in range(spans[s, 1], spans[s, 2]):
@@ -157,7 +164,7 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
         share = 0.0
         inside = 0
         for g in range(grid_height):
-            _blend(maps[i], y_knot[g], y_weight[g], level, row)
+            _blend(maps[i], y_knot[g], y_weight[g], level, row, 0, map_width - 1)
             before = count
             count = runs_of_row(row, 0, first, x_weight, map_width / grid_width, g, 0, grid_width, cells, count)
             of_row[g + 1] = count
@@ -203,7 +210,7 @@ def _owners(  # type: ignore[no-untyped-def]
         best[:] = -np.inf
         owner = owners[y]
         for i in range(n):
-            _blend(areas[i], y_knot[y], y_weight[y], 0.0, row)
+            _blend(areas[i], y_knot[y], y_weight[y], 0.0, row, 0, columns - 1)
             for x in range(width):
                 value = _at(row, x_knot[x], x_weight[x]) * weights[i]
                 if value >= threshold:
@@ -232,20 +239,33 @@ def _enlarge(small, height, width):  # type: ignore[no-untyped-def]
     row = np.empty(small.shape[1] + 1, np.float32)
     out = np.empty((height, width), np.float32)
     for y in range(height):
-        _blend(small, y_knot[y], y_weight[y], 0.0, row)
+        _blend(small, y_knot[y], y_weight[y], 0.0, row, 0, small.shape[1] - 1)
         for x in range(width):
             out[y, x] = _at(row, x_knot[x], x_weight[x])
     return out
 
 
 @njit(cache=True, nogil=True)
-def _blend(area, knot, weight, level, row):  # type: ignore[no-untyped-def]
-    """One row between two rows of `area`, less `level`; its last value is repeated."""
-    rows, columns = area.shape
-    upper, lower = area[knot], area[min(knot + 1, rows - 1)]
-    for k in range(columns):
+def _blend(area, knot, weight, level, row, k0, k1):  # type: ignore[no-untyped-def]
+    """The columns k0..k1 of a row between two rows of `area`, less `level`; the last value is repeated."""
+    upper, lower = area[knot], area[min(knot + 1, len(area) - 1)]
+    for k in range(k0, k1 + 1):
         row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight - np.float32(level)
-    row[columns] = row[columns - 1]
+    row[k1 + 1] = row[k1]
+
+
+@njit(cache=True, nogil=True)
+def _reach(area, level):  # type: ignore[no-untyped-def]
+    """(rows, 2) the first and the last column of each row with a value above `level`; beyond all columns if none."""
+    rows, columns = area.shape
+    out = np.empty((rows, 2), np.int64)
+    for r in range(rows):
+        out[r] = columns + 2, -columns - 2
+        for k in range(columns):
+            if area[r, k] - np.float32(level) > 0:
+                out[r, 0] = min(out[r, 0], k)
+                out[r, 1] = k
+    return out
 
 
 @njit(cache=True, nogil=True)
