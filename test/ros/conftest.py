@@ -30,8 +30,6 @@ def _missing() -> str:
 MISSING = _missing()
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 
-RED = "segmenter.plugin:=segmenters_for_tests:RedThings"
-
 
 def pytest_report_header() -> str:
     return f"test/ros skipped: {MISSING}" if MISSING else "test/ros: over real DDS"

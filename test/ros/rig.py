@@ -35,6 +35,7 @@ TABLE, TOP = 0.80, 0.74  # m, depth of the table and of the brick's top
 BRICK = (130, 108, 190, 132)  # px, x_min y_min x_max y_max of the brick; 59 mm wide: jaws can span it
 PATIENCE = 10.0  # s, after which something did not happen
 OPTICAL = "camera_color_optical_frame"
+RED = "segmenter.plugin:=segmenters_for_tests:RedThings"  # finds the brick
 
 
 class NodeProcess:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import rclpy
-from conftest import RED
 from diagnostic_msgs.msg import DiagnosticStatus
-from rig import NodeProcess, Rig, color_picture, is_good
+from rig import RED, NodeProcess, Rig, color_picture, is_good
 from seg_perception.msg import SegmentedObject as Status
 from seg_perception.msg import SegmentedObjectArray
 from sensor_msgs.msg import CameraInfo, Image

@@ -11,9 +11,21 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from conftest import RED
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rig import BRICK, HEIGHT, OPTICAL, TOP, WIDTH, NodeProcess, Rig, camera_info, color_picture, depth_picture, is_good
+from rig import (
+    BRICK,
+    HEIGHT,
+    OPTICAL,
+    RED,
+    TOP,
+    WIDTH,
+    NodeProcess,
+    Rig,
+    camera_info,
+    color_picture,
+    depth_picture,
+    is_good,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 

@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import RED
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import ReliabilityPolicy
-from rig import NodeProcess, Rig, is_good
+from rig import RED, NodeProcess, Rig, is_good
 from seg_perception.msg import SegmentedObjectArray
 from seg_perception.srv import GetGrasps, SegmentOnce, SetModel
 from std_srvs.srv import SetBool, Trigger

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import RED
-from rig import NodeProcess, Rig
+from rig import RED, NodeProcess, Rig
 from seg_perception.srv import GetGrasps, SegmentOnce
 
 from seg_perception.ros.conversions import stamp_from_ns, stamp_ns

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RED
-from rig import NodeProcess, Rig
+from rig import RED, NodeProcess, Rig
 
 BAD = {
     "an unknown plugin": (["segmenter.plugin:=tabeltop"], "did you mean 'tabletop'"),

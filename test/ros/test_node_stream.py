@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from conftest import RED
 from geometry_msgs.msg import PoseArray
 from numpy.testing import assert_allclose
-from rig import BRICK, FOCAL, HEIGHT, OPTICAL, TOP, WIDTH, NodeProcess, Rig
+from rig import BRICK, FOCAL, HEIGHT, OPTICAL, RED, TOP, WIDTH, NodeProcess, Rig
 from seg_perception.msg import ModelStatus
 from seg_perception.srv import GetGrasps, SegmentOnce, SetModel
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2

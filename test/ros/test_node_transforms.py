@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import RED
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from numpy.testing import assert_allclose
-from rig import HERE, OPTICAL, TOP, NodeProcess, Rig, is_good
+from rig import HERE, OPTICAL, RED, TOP, NodeProcess, Rig, is_good
 from rosgraph_msgs.msg import Clock
 from seg_perception.msg import SegmentedObject as Status
 from seg_perception.srv import GetGrasps, SegmentOnce
