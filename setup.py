@@ -16,7 +16,7 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4"],  # torch owns the CUDA buffers and streams
     "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
     "kserve": ["tritonclient[grpc,http]>=2.50"],
-    "sim": ["mujoco>=3.2"],
+    "sim": ["mujoco>=3.5"],
     "viz": ["open3d>=0.19"],
     "dev": ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "types-PyYAML"],
 }

@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "list model files, and the plugins that use them",
     "doctor": "check this machine and say what to fix",
     "parameters": "list everything that can be set",
+    "pick-bench": "try grasps in physics, with your gripper",
 }
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _execute(chosen: str, words: Sequence[str]) -> int:
     try:
-        command = importlib.import_module(f"{__name__}.{chosen}") if chosen else None
+        command = importlib.import_module(f"{__name__}.{chosen.replace('-', '_')}") if chosen else None
         options = _parser(chosen, command).parse_args(words)
         assert command is not None  # argparse has seen to it
         code: int = command.execute(options)

@@ -64,12 +64,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, label: str, unit: str = "frame") -> Iterator[T]:
     """`items`, with a bar on stderr; a plain line now and then where stderr is not a terminal. Ctrl-C ends it."""
     if sys.stderr.isatty():
         from tqdm import tqdm  # here, so that `doctor` can say that it is missing
 
-        for item in tqdm(items, total=total, desc=label, unit="frame", leave=False):
+        for item in tqdm(items, total=total, desc=label, unit=unit, leave=False):
             yield item
             check()
         return
@@ -79,7 +79,7 @@ def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         check()
         if time.monotonic() - last > EVERY:
             last = time.monotonic()
-            say(f"{label}: {k + 1} of {total} frames")
+            say(f"{label}: {k + 1} of {total} {unit}s")
 
 
 def _pair(text: str) -> str:
