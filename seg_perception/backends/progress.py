@@ -42,6 +42,24 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+@contextmanager
+def progress_bar() -> Iterator[None]:
+    """Inside, a bar on stderr shows it, where that is a terminal."""
+    from tqdm import tqdm  # here: a node has no use for it
+
+    layout = "{desc} {percentage:3.0f}% |{bar}| {postfix}"
+    with tqdm(total=1.0, disable=None, leave=False, dynamic_ncols=True, bar_format=layout) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_description_str(progress.text, refresh=False)
+            bar.n = 0.0 if math.isnan(progress.fraction) else progress.fraction
+            bar.set_postfix_str("" if math.isnan(progress.eta) else f"{progress.eta:.0f} s left", refresh=False)
+            bar.refresh()
+
+        with watching(show):
+            yield
+
+
 def tell(progress: Progress) -> None:
     """For runtimes. Raises BuildCancelledError when the watcher returned False, and whatever it raises itself."""
     watcher = _watcher.get()

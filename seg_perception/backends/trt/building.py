@@ -34,6 +34,7 @@ class BuildOptions:
     optimization_level: int = 3
     workspace: int = 0  # MiB; 0 = all that is free
     half: bool = False  # the model was converted to float16
+    tf32: bool = False  # float32 products may be taken in TF32
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
     build_config = builder.create_builder_config()
     build_config.progress_monitor = monitor
     build_config.builder_optimization_level = options.optimization_level
+    if not options.tf32:
+        build_config.clear_flag(trt.BuilderFlag.TF32)  # TensorRT's own default is to use it
     if options.workspace:
         build_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MIB)
+    for tensor in parsed.inputs():
+        if tensor.is_shape_tensor:
+            raise ConfigError(f"{model.name}: the values of input '{tensor.name}' are sizes: export it with fixed ones")
     shapes = {tensor.name: tuple(tensor.shape) for tensor in parsed.inputs()}
     profile = builder.create_optimization_profile()
     for name, wanted in fit_ranges(model.name, shapes, options.ranges).items():
@@ -120,6 +126,7 @@ def _watched(work: Callable[[], T], monitor: Any, text: str) -> T:
     start = time.monotonic()
     thread.start()
     try:
+        tell(Progress(text, 0.0))
         while thread.is_alive():
             done = monitor.fraction()
             seconds = time.monotonic() - start

@@ -43,7 +43,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, Range]:
         shapes = [tuple(map(int, part.split("x"))) for part in parts]
         low, usual, high = shapes * 3 if len(shapes) == 1 else shapes
         found = Range(low, usual, high)
-        if not (Range(low, low, high).holds(usual) and len(low) == len(high)):
+        if len(low) != len(high) or not found.holds(usual):
             raise ConfigError(
                 f"shapes: {name}: expected smallest <= usual <= largest, each with as many sizes, got {rest}"
             )
@@ -65,7 +65,7 @@ def fit_ranges(model: str, inputs: Mapping[str, Shape], ranges: Mapping[str, Ran
     if missing:
         name = missing[0]
         raise ConfigError(
-            f"input '{name}' of {model} is dynamic ({_text(inputs[name])}): give the size you use in the backend's "
+            f"input '{name}' of {model} is dynamic {_text(inputs[name])}: give the size you use in the backend's "
             f"shapes, e.g. '{name}={_example(inputs[name])}', or a range, SMALLEST..USUAL..LARGEST"
         )
     return {name: ranges[name] for name in dynamic}

@@ -1,0 +1,217 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT: an ONNX model as an engine for the NVIDIA GPU at hand, built once, checked, kept, run from host arrays."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from seg_perception.backends.host import cache_folder, model_file
+from seg_perception.backends.progress import Progress, tell
+from seg_perception.backends.tensors import fitted
+from seg_perception.backends.trt.building import BuildOptions, build_engine
+from seg_perception.backends.trt.device import CudaDevice
+from seg_perception.backends.trt.driver import Gpu, check_fits, probe
+from seg_perception.backends.trt.execution import Execution
+from seg_perception.backends.trt.half import convert_to_half, converter
+from seg_perception.backends.trt.library import FLAVOURS, cuda_major, load_library, title
+from seg_perception.backends.trt.log import NO_MEMORY, collecting_logger, reason
+from seg_perception.backends.trt.model import ModelFile, read_model
+from seg_perception.backends.trt.profiles import Range, parse_shapes
+from seg_perception.backends.trt.store import EngineKey, EngineStore
+from seg_perception.backends.trt.verification import reference_inputs, verify
+from seg_perception.options import ConfigError, option
+from seg_perception.plugins import require
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {  # the largest difference from the reference, in spreads of an output
+    "model": 0.02,
+    "tf32": 0.03,
+    "fp16": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class TensorRTConfig:
+    """How TensorRT builds and runs the model. `model` is left empty in a segmenter's section: it fills it in."""
+
+    model: str = option("", "ONNX file; given by the segmenter")
+    library: str = option("tensorrt", "which of the two: tensorrt_rtx is for GeForce and RTX", choices=tuple(FLAVOURS))
+    device: int = option(0, "number of the GPU", ge=0, le=63)
+    precision: str = option(
+        "model",
+        "model = as in the file; tf32 = float32 with 10 bits in products; fp16 = converted to float16 inside",
+        choices=tuple(PRECISIONS),
+    )
+    shapes: tuple[str, ...] = option((), "of dynamic inputs: NAME=1x3x480x640, or NAME=SMALLEST..USUAL..LARGEST")
+    optimization_level: int = option(3, "more finds faster kernels and builds longer", ge=0, le=5)
+    workspace: int = option(0, "GPU memory a kernel may use while it works; 0 = all that is free", unit="MiB", ge=0)
+    cuda_graph: bool = option(True, "replay the whole network as one CUDA graph while the shapes stay")
+    verify: bool = option(True, "compare a new engine with ONNX Runtime before it is used")
+    tolerance: float = option(
+        0.0, "largest difference, in spreads of an output; 0 = 0.02, with tf32 0.03, fp16 0.05", ge=0
+    )
+    reference: str = option("", ".npz file with inputs by name to compare on; empty = a pattern")
+    cache: str = option("", "folder of the engines; empty = ~/.cache/seg_perception/tensorrt")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the engine is for and runs on: the module, the GPU, and its memory and stream."""
+
+    trt: Any
+    gpu: Gpu
+    device: Any
+
+
+def this_machine(config: TensorRTConfig) -> Machine:
+    """The real one. Asks the driver before TensorRT, which ends the process where there is none.
+
+    Raises PluginError: a package is missing; ConfigError: no usable GPU or driver.
+    """
+    trt = load_library(config.library)
+    gpu = probe(config.device)
+    check_fits(gpu, cuda_major(trt), title(trt))
+    return Machine(trt, gpu, CudaDevice(require("torch", "tensorrt"), config.device))
+
+
+class TensorRT:
+    """One ONNX model as a TensorRT engine. float16 inputs and outputs of the model are float32 at this door.
+
+    The first time a model is used on a GPU its engine is built, which takes seconds to minutes; who watches is told
+    (backends.progress). Raises ConfigError, PluginError, BuildCancelledError.
+    """
+
+    Config = TensorRTConfig
+
+    def __init__(self, config: TensorRTConfig, machine: Machine | None = None) -> None:
+        self._config = config
+        model = read_model(model_file(config.model))
+        self._name = model.path.name
+        self._machine = machine or this_machine(config)
+        self.metadata: Mapping[str, str] = model.metadata
+        self._execution = self._ready(model)
+        self.inputs, self.outputs = self._execution.inputs, self._execution.outputs
+        self._warm_up()
+
+    def __call__(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Every output by name. Raises ValueError when a name, shape or dtype is not the engine's, RuntimeError when
+        the GPU fails."""
+        return self._execution.run(fitted(self._name, self.inputs, inputs))
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """What the dynamic inputs may be, by name."""
+        return self._execution.ranges
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the next call of the same shapes replays a CUDA graph."""
+        return self._execution.recorded
+
+    # -- an engine: kept, or built anew --------------------------------------------------------------------------------
+
+    def _ready(self, model: ModelFile) -> Execution:
+        config, trt = self._config, self._machine.trt
+        store = EngineStore(Path(config.cache).expanduser() if config.cache else cache_folder("tensorrt"))
+        key = self._key(model)
+        with store.locked(key):
+            kept = store.load(key)
+            if kept is not None:
+                execution = self._start(kept.plan)
+                if execution is not None:
+                    if config.verify and not kept.facts.get("verified"):
+                        facts = {**kept.facts, "verified": self._verify(execution, model)}
+                        store.save(key, kept.plan, facts)
+                    return execution
+                logger.warning("the kept engine of %s does not start (%s): building it anew", self._name, self._why)
+                store.forget(key)
+            why = store.why_not(key)
+            text = f"building the engine of {self._name} for {self._machine.gpu} with {title(trt)}"
+            logger.info("%s%s", text, f", since {why}" if why else "")
+            tell(Progress(f"{text}{', since ' + why if why else ''}", 0.0))
+            return self._build(model, store, key)
+
+    def _build(self, model: ModelFile, store: EngineStore, key: EngineKey) -> Execution:
+        config, machine = self._config, self._machine
+        owner = f"{title(machine.trt)} {machine.gpu.name} {machine.gpu.sm}"
+        half = config.precision == "fp16"
+        options = BuildOptions(
+            parse_shapes(config.shapes),
+            config.optimization_level,
+            config.workspace,
+            half,
+            tf32=config.precision != "model",
+        )
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="seg_perception_") as folder:
+            source = model.path
+            if half:
+                source = Path(folder) / model.path.name
+                convert_to_half(model.path, source)
+            built = build_engine(machine.trt, source, options, store.timings(owner), machine.device.current)
+        seconds = time.monotonic() - start
+        execution = self._start(built.plan)
+        if execution is None:
+            raise ConfigError(f"{title(machine.trt)} built {self._name}, but cannot start it: {self._why}")
+        tell(Progress(f"comparing the engine of {self._name} with ONNX Runtime", 1.0))
+        verified = self._verify(execution, model) if config.verify else {}
+        store.save(key, built.plan, {"build_seconds": round(seconds, 1), "verified": verified})
+        if built.timings:
+            store.save_timings(owner, built.timings)
+        return execution
+
+    def _key(self, model: ModelFile) -> EngineKey:
+        config, machine = self._config, self._machine
+        fields = {
+            "library": title(machine.trt),
+            "gpu": machine.gpu.fields(),
+            "model": model.sha256,
+            "precision": f"fp16 by {converter()}" if config.precision == "fp16" else config.precision,
+            "shapes": {name: str(shapes) for name, shapes in parse_shapes(config.shapes).items()},
+            "optimization_level": config.optimization_level,
+            "workspace": config.workspace,
+            "platform": f"{platform.system()} {platform.machine()}",
+        }
+        return EngineKey(model.path.stem, fields)
+
+    def _start(self, plan: bytes) -> Execution | None:
+        """None when TensorRT does not take it; `_why` then says so."""
+        trt, device = self._machine.trt, self._machine.device
+        trt_log = collecting_logger(trt)
+        with device.current():
+            try:
+                self._runtime = runtime = trt.Runtime(trt_log)
+            except TypeError as error:  # what the bindings make of a NULL
+                raise ConfigError(f"{title(trt)} does not start: {reason(trt_log.lines)}") from error
+            engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            self._why = reason(trt_log.lines)
+            return None
+        try:
+            return Execution(trt, engine, trt_log, device, self._name, self._config.cuda_graph)
+        except device.torch.cuda.OutOfMemoryError as error:
+            raise ConfigError(f"{self._name}: {NO_MEMORY} ({' '.join(str(error).split())})") from error
+
+    def _verify(self, execution: Execution, model: ModelFile) -> dict[str, float]:
+        config = self._config
+        tolerance = config.tolerance or PRECISIONS[config.precision]
+        inputs = reference_inputs(execution.inputs, execution.ranges, config.reference)
+        agreements = verify(execution.run, model.path, inputs, tolerance)
+        return {agreement.output: agreement.difference for agreement in agreements}
+
+    def _warm_up(self) -> None:
+        """Twice: memory is settled in the first call of a shape, the CUDA graph recorded in the second."""
+        inputs = reference_inputs(self.inputs, self._execution.ranges, self._config.reference)
+        for _ in range(2):
+            self._execution.run(inputs)
