@@ -50,6 +50,9 @@ def detections(predictions, classes, final, score_threshold, iou_threshold, limi
         rows = rows.reshape(-1, predictions.shape[2])
         return rows[:, :4], rows[:, 4], rows[:, 5].astype(int), rows[:, 6:]
     rows = predictions[0].T
+    if predictions.shape[1] > predictions.shape[2]:  # YOLOv5: anchors first, scores times objectness
+        rows = predictions[0]
+        rows = np.concatenate([rows[:, :4], rows[:, 4:5] * rows[:, 5 : 5 + classes], rows[:, 5 + classes :]], axis=1)
     rows = rows[rows[:, 4 : 4 + classes].max(axis=1) > score_threshold]
     x, y, w, h = rows[:, :4].T
     boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)
@@ -68,7 +71,7 @@ def image_boxes(boxes, shape, net):
 
 
 def dense_masks(prototypes, coefficients, boxes, shape, net):
-    """(N, *shape) bool from `prototypes` (K, h, w): enlarged, without padding, enlarged to the image, > 0, in the box."""
+    """(N, *shape) bool from `prototypes` (K, h, w): enlarged, padding off, enlarged to the image, > 0, in the box."""
     count, map_height, map_width = prototypes.shape
     assert (map_height * 4, map_width * 4) == tuple(net)
     height, width = scaled_size(shape, net)

@@ -5,9 +5,10 @@
 | head | predictions | who still has to choose |
 |---|---|---|
 | raw | (1, 4 + classes + K, anchors): cx cy w h, a score per class, coefficients | we do: score, NMS |
+| v5 | (1, anchors, 5 + classes + K): cx cy w h, objectness, a score per class, coefficients | we do: product, NMS |
 | final | (1, rows, 6 + K): x_min y_min x_max y_max, score, class, coefficients | nobody; rows may be zero padded |
 
-Both put out prototypes (1, K, h, w) as well, and boxes in network pixels. Final is what `nms=True` exports and YOLO26's
+All put out prototypes (1, K, h, w) as well, and boxes in network pixels. Final is what `nms=True` exports and YOLO26's
 end-to-end exports have in common.
 """
 
@@ -27,9 +28,11 @@ from seg_perception.segmenters.class_names import parse_names
 from seg_perception.segmenters.nms import nms
 
 STRIDES = (8, 16, 32)
+V5_ANCHORS = 3  # in each cell
 EXPECTED = """expected
   one input     (1, 3, height, width) float
-  predictions   (1, 4 + classes + K, anchors), or (1, rows, 6 + K) when NMS is in the graph
+  predictions   (1, 4 + classes + K, anchors), or (1, anchors, 5 + classes + K) of a YOLOv5,
+                or (1, rows, 6 + K) when NMS is in the graph
   prototypes    (1, K, height / 4, width / 4)"""
 
 
@@ -57,12 +60,17 @@ class YoloHead:
     image: str
     predictions: str
     prototypes: str
-    final: bool
+    kind: str  # raw, v5 or final
     class_names: tuple[str, ...]
     coefficients: int
     size: tuple[int, int]  # height, width px of the input; for a free size the largest side to use
     free_size: bool
     stride: int
+
+    @property
+    def final(self) -> bool:
+        """Whether the network has already chosen."""
+        return self.kind == "final"
 
     def detect(
         self,
@@ -83,12 +91,17 @@ class YoloHead:
 
     def _candidates(self, predictions: NDArray, score_threshold: float, allowed: NDArray[np.bool_]) -> Detections:
         classes, K = len(self.class_names), self.coefficients
-        axis, expected = (2, 6 + K) if self.final else (1, 4 + classes + K)
+        axis, expected = {"final": (2, 6 + K), "v5": (2, 5 + classes + K), "raw": (1, 4 + classes + K)}[self.kind]
         if predictions.ndim != 3 or predictions.shape[0] != 1 or predictions.shape[axis] != expected:
-            want = (1, "rows", expected) if self.final else (1, expected, "anchors")
+            want = (1, expected, "anchors") if axis == 1 else (1, "rows", expected)
             raise ValueError(f"{self.predictions}: expected {want}, got {predictions.shape}")
-        table = predictions[0] if self.final else predictions[0].T
-        best = table[:, 4] if self.final else predictions[0, 4 : 4 + classes].max(axis=0)
+        table = predictions[0].T if self.kind == "raw" else predictions[0]
+        first = 5 if self.kind == "v5" else 4  # column of the first class
+        best = table[:, 4]
+        if self.kind == "raw":
+            best = predictions[0, 4 : 4 + classes].max(axis=0)
+        elif self.kind == "v5":
+            best = table[:, 4] * table[:, 5 : 5 + classes].max(axis=1)
         chosen = best > score_threshold
         finite = np.isfinite(table[chosen]).all(axis=1)
         rows, scores = table[chosen][finite], best[chosen][finite]
@@ -101,7 +114,7 @@ class YoloHead:
         else:
             centers, half = rows[:, :2], rows[:, 2:4] / 2
             boxes = np.concatenate([centers - half, centers + half], axis=1)
-            ids, coefficients = rows[:, 4 : 4 + classes].argmax(axis=1), rows[:, 4 + classes :]
+            ids, coefficients = rows[:, first : first + classes].argmax(axis=1), rows[:, first + classes :]
         class_ids = ids.astype(np.int32)
         found = Detections(boxes, scores, class_ids, coefficients, int(len(finite) - finite.sum()))
         return found[allowed[class_ids]]
@@ -134,34 +147,34 @@ def recognise(backend: Backend, name: str, class_names: tuple[str, ...] = (), in
     if own_names and len(names) != len(own_names):
         raise ConfigError(f"class_names: the model has {len(own_names)} classes, got {len(names)} names")
     size, free_size = _input_size(image, meta, input_size)
-    final = _is_final(meta, predictions.shape, len(names), K, size)
-    if final is None:
+    kind = _kind_of(meta, predictions.shape, len(names), K, size)
+    if not kind:
         raise _unknown(backend, name, f"without Ultralytics' metadata, {predictions.name} fits neither head")
-    columns = predictions.shape[2] if final else predictions.shape[1]
-    expected = 6 + K if final else 4 + len(names) + K
+    columns = predictions.shape[1] if kind == "raw" else predictions.shape[2]
+    expected = {"final": 6 + K, "v5": 5 + len(names) + K, "raw": 4 + len(names) + K}[kind]
     if columns not in (-1, expected):
-        layout = f"6 + {K} columns" if final else f"4 + {len(names)} classes + {K} = {expected} rows"
+        layout = f"6 + {K} columns" if kind == "final" else f"4 + {len(names)} classes + {K} = {expected} rows"
         raise _unknown(backend, name, f"{predictions.name} has {columns}, but its head has {layout}")
     stride = max(STRIDES[-1], int(float(meta.get("stride", "32"))))
-    return YoloHead(image.name, predictions.name, prototypes.name, final, names, K, size, free_size, stride)
+    return YoloHead(image.name, predictions.name, prototypes.name, kind, names, K, size, free_size, stride)
 
 
-def _is_final(
-    meta: Mapping[str, str], shape: tuple[int, ...], classes: int, K: int, size: tuple[int, int]
-) -> bool | None:
+def _kind_of(meta: Mapping[str, str], shape: tuple[int, ...], classes: int, K: int, size: tuple[int, int]) -> str:
     """By Ultralytics' metadata, which alone tells the heads apart in general; else only where the shape is certain."""
     if meta.get("end2end", "").lower() == "true":
-        return True
+        return "final"
     args = _literal(meta.get("args", ""))
     if isinstance(args, dict):
-        return bool(args.get("nms"))
+        return "final" if args.get("nms") else "raw"
     _, rows, columns = shape
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
     if rows == 4 + classes + K and columns == anchors:
-        return False
+        return "raw"
+    if columns == 5 + classes + K and rows == V5_ANCHORS * anchors:
+        return "v5"  # its exporter writes names and stride, but no args
     if columns == 6 + K and 0 < rows < anchors:
-        return True
-    return None
+        return "final"
+    return ""
 
 
 def _input_size(image: TensorSpec, meta: Mapping[str, str], asked: int) -> tuple[tuple[int, int], bool]:
