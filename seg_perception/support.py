@@ -23,6 +23,7 @@ from seg_perception.surfaces.surface import Surface
 MIN_CELLS = 12  # cells of the 80-wide grid that make a plane
 MAX_PLANES = 12
 GAP = 0.25  # m, between pieces of one surface
+SEEN = 0.05  # share of the best surface's cells; smaller ones are far away and no place to work
 BEHIND = 0.015  # share of the distance by which something lies behind a plane
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
@@ -105,6 +106,7 @@ def search_supports(
     carrying, tops = _without_tops(level, up, config)
     carrying.sort(key=lambda s: -s.cells)
     carrying = [s for s in carrying if s.area >= config.min_area] or carrying[:1]
+    carrying = [s for s in carrying if s.cells >= SEEN * carrying[0].cells]
     carrying = _without_floor(carrying, up, config)
     return Supports(tuple(carrying[: config.max_supports]), tuple(tops), noise)
 

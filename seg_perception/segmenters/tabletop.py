@@ -23,14 +23,7 @@ from seg_perception.segmenters.geometric.local_planes import fit_local_planes
 from seg_perception.segmenters.geometric.merging import find_contacts, merge_convex
 from seg_perception.segmenters.geometric.objects import choose_objects, stand_on
 from seg_perception.segmenters.geometric.patches import split_patches
-from seg_perception.segmenters.geometric.segments import (
-    Segments,
-    absorb_small,
-    join_behind,
-    join_hollow,
-    join_thin,
-    join_tiny,
-)
+from seg_perception.segmenters.geometric.segments import Segments, join_behind, join_hollow, join_thin
 from seg_perception.segmenters.geometric.statistics import measure
 from seg_perception.support import SupportConfig, Supports, search_supports
 from seg_perception.surfaces.inverse_depth import fill_holes, inverse_depth
@@ -96,12 +89,9 @@ class Tabletop:
         labels, count = split_patches(w, planes, normals, found.mask, step, np.radians(c.bend), focal)
         contacts = find_contacts(labels, count, w, rays, planes, step, focal)
         patches = measure(labels, count, w, rays, planes, normals, found, step, c.support.max_height, focal)
-        merged = merge_convex(contacts, patches.pixels, np.radians(c.concave), c.joined_share)
+        merged = merge_convex(contacts, np.radians(c.concave), c.joined_share)
         segments = Segments.of(merged, patches, contacts)
-        segments = join_tiny(segments, c.min_area, c.min_height, c.thin_area)
-        segments = absorb_small(segments)
         segments = join_hollow(segments)
-        segments = absorb_small(segments)
         segments = join_thin(segments, focal)
         return labels, join_behind(segments, labels, w, noise)
 

@@ -15,7 +15,7 @@ def inverse_depth(depth: NDArray[np.float32], near: float, far: float) -> NDArra
 
 
 def fill_holes(w: NDArray[np.float32], rounds: int = 2) -> NDArray[np.float32]:
-    """`w` with isolated holes filled: a pixel whose 3x3 neighbours are mostly measured gets their median.
+    """`w` with isolated holes filled: a pixel with at least six measured neighbours of eight gets their median.
 
     A plane through them would follow slopes better; the median never mixes two surfaces.
     """
@@ -60,7 +60,7 @@ def _fill(w):  # type: ignore[no-untyped-def]
                             k -= 1
                         near[k] = value
                         n += 1
-            if n >= 5:
+            if n >= 6:
                 out[y, x] = near[n // 2]
                 filled += 1
     return out, filled

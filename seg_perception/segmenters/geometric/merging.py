@@ -14,8 +14,6 @@ from seg_perception.segmenters.geometric.patches import is_step
 
 ARM = 0.009  # m, from the contact to the points on either side
 LIMIT = np.radians(30.0)  # one pair of points says no more than this
-NARROW = 0.6  # times the square root of the smaller patch's pixels: shorter contacts are suspect
-NARROW_BEND = np.radians(40.0)  # and have to bulge by up to this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,14 +41,10 @@ def find_contacts(
     return Contacts(*_contacts(labels, count, w, rays, planes, step, focal, ARM, LIMIT))
 
 
-def merge_convex(
-    contacts: Contacts, pixels: NDArray[np.float64], concave: float, joined_share: float
-) -> NDArray[np.int32]:
-    """The segment (P + 1,) of every patch, `pixels` (P + 1,) each: contacts bending inwards by more than `concave` rad
-    keep apart, and so do those of which less than `joined_share` is without a depth step. A contact much shorter than
-    the smaller patch is wide must bulge, since things that touch by chance do so in a narrow place."""
-    tables = contacts.length.copy(), contacts.joined.copy(), contacts.bend.copy()
-    return _merge(*tables, pixels.copy(), concave, joined_share, NARROW, NARROW_BEND)
+def merge_convex(contacts: Contacts, concave: float, joined_share: float) -> NDArray[np.int32]:
+    """The segment (P + 1,) of every patch: contacts folding inwards by more than `concave` rad keep apart, and so do
+    those of which less than `joined_share` is without a depth step."""
+    return _merge(contacts.length.copy(), contacts.joined.copy(), contacts.bend.copy(), concave, joined_share)
 
 
 @njit(cache=True, nogil=True)
@@ -125,7 +119,7 @@ def _contacts(labels, count, w, rays, planes, step, focal, arm_length, limit):  
 
 
 @njit(cache=True, nogil=True)
-def _merge(length, joined, bend, pixels, concave, joined_share, narrow, narrow_bend):  # type: ignore[no-untyped-def]
+def _merge(length, joined, bend, concave, joined_share):  # type: ignore[no-untyped-def]
     n = len(length)
     segment = np.arange(n).astype(np.int32)
     alive = np.ones(n, np.bool_)
@@ -137,14 +131,12 @@ def _merge(length, joined, bend, pixels, concave, joined_share, narrow, narrow_b
             for j in range(i + 1, n):
                 if not alive[j] or joined[i, j] < 1 or joined[i, j] < joined_share * length[i, j]:
                     continue
-                width = joined[i, j] / (narrow * np.sqrt(min(pixels[i], pixels[j])))
-                surplus = bend[i, j] / joined[i, j] + concave - narrow_bend * max(0.0, 1.0 - width)
+                surplus = bend[i, j] / joined[i, j] + concave
                 value = surplus * joined[i, j]
                 if surplus > 0 and value > best:
                     best, a, b = value, i, j
         if a == 0:
             return segment
-        pixels[a] += pixels[b]
         unite(length, joined, bend, alive, segment, a, b)
 
 

@@ -72,26 +72,6 @@ class Segments:
         return self.of(np.where(dropped[self.of_patch], 0, self.of_patch), self.patches, self.patch_contacts)
 
 
-def join_tiny(segments: Segments, least: float, low: float, thin: float, rim_share: float = 0.2) -> Segments:
-    """Slivers of less than `least` m^2, and low ones (under `low` m) of less than `thin` m^2, join the neighbour that
-    they share most of their rim with."""
-    known, length = segments.statistics, segments.contacts.length
-    tiny = (known.area < least) | ((known.area < thin) & (known.height(0.9) < low))
-    tiny &= length.max(axis=1) >= rim_share * known.rim
-    neighbour = np.where(tiny[None], length * 0.999, length).argmax(axis=1)
-    return segments.joined((int(neighbour[i]), i) for i in np.flatnonzero(tiny) if i)
-
-
-def absorb_small(segments: Segments, rim_share: float = 0.5, size_share: float = 0.3) -> Segments:
-    """Lids, handles, labels: a small piece most of whose rim is joined to one neighbour is part of it."""
-    known, contacts = segments.statistics, segments.contacts
-    host = contacts.joined.argmax(axis=1)
-    rows = np.arange(len(host))
-    held = contacts.joined[rows, host] >= rim_share * np.maximum(known.rim, 1)
-    small = known.pixels < size_share * known.pixels[host]
-    return segments.joined((int(host[i]), i) for i in np.flatnonzero(held & small) if i)
-
-
 def join_thin(segments: Segments, focal: float) -> Segments:
     """Handles, spouts, rims: a narrow piece joined to a much bigger one is part of it, also when it bends inwards;
     and so is a strip that shows right behind or before it."""
