@@ -103,9 +103,15 @@ class StandIn:
         self.MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE")
         self.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
         self.ILogger, self.IProgressMonitor, self.IOutputAllocator = _base(), _base(), _base()
-        self.Builder = lambda logger: _Builder(self, logger)
+        self.Builder = lambda logger: _Builder(self, self._first(logger))
         self.OnnxParser = lambda network, logger: _Parser(self, network)
-        self.Runtime = lambda logger: _Runtime(self, logger)
+        self.Runtime = lambda logger: _Runtime(self, self._first(logger))
+        self._logger: Any = None
+
+    def _first(self, logger: Any) -> Any:
+        """TensorRT knows only the first logger it was given."""
+        self._logger = self._logger or logger
+        return self._logger
 
     def fault(self, name: str) -> bool:
         """Whether `name` is to go wrong."""

@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from tensorrt_packages import with_onnx
+from tensorrt_packages import real_rtx, with_onnx
 from tensorrt_standin import GPU_FIELDS, StandIn, StandInDevice
 
 from seg_perception.backends.progress import BuildCancelledError, watching
 from seg_perception.backends.tensorrt import Machine, TensorRT
 from seg_perception.backends.trt.device import CudaDevice
 from seg_perception.backends.trt.driver import Gpu
-from seg_perception.options import ConfigError, parse
+from seg_perception.options import ConfigError, parse, select
 from seg_perception.plugins import Backend
+from seg_perception.scene import Frame
 
 ROOT = Path(__file__).resolve().parents[1]
 DYNAMIC = ["images=1x3x96x96..1x3x160x160..2x3x320x320"]
@@ -345,6 +346,46 @@ def test_a_cancelled_build_leaves_nothing(start, stand_in, contracts, tmp_path):
     with watching(lambda progress: not progress.text.startswith("building unet")), pytest.raises(BuildCancelledError):
         start(contracts / "unet_smp_tiny.onnx")
     assert [path.name for path in (tmp_path / "engines").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_kept_engine_is_used_from_a_folder_that_cannot_be_written(start, stand_in, contracts, tmp_path, monkeypatch):
+    model = contracts / "unet_smp_tiny.onnx"
+    start(model)
+
+    def refuse(self, key):
+        raise AssertionError("a kept engine needs no lock")
+
+    monkeypatch.setattr("seg_perception.backends.trt.store.EngineStore.locked", refuse)
+    start(model)
+    assert stand_in.builds == 1
+
+
+def test_the_real_builder_s_engine_is_not_kept_when_it_does_not_start(torch, start, contracts, tmp_path):
+    """TensorRT-RTX itself on a machine without GPU: it builds, and says why it cannot run; nothing crashes."""
+    rtx = real_rtx()
+    if torch.cuda.is_available():
+        pytest.skip("here is a GPU: see scripts/gpu_check")
+    device = StandInDevice(torch)
+    config = {"model": str(contracts / "unet_smp_tiny.onnx"), "library": "tensorrt_rtx", "cache": str(tmp_path / "rtx")}
+    machine = Machine(rtx, Gpu(index=0, **GPU_FIELDS), device)
+    with pytest.raises(ConfigError, match=r"built unet_smp_tiny\.onnx, but cannot start it: no driver") as error:
+        TensorRT(parse(TensorRT.Config, config), machine)
+    assert "\n" not in str(error.value)
+    assert [path.suffix for path in (tmp_path / "rtx").iterdir()] == [".lock"]
+
+
+def test_a_segmenter_finds_what_it_finds_with_onnxruntime(stand_in, models_dir, tmp_path, monkeypatch):
+    machine = Machine(stand_in, Gpu(index=0, **GPU_FIELDS), stand_in.device)
+    monkeypatch.setattr("seg_perception.backends.tensorrt.this_machine", lambda config: machine)
+    section = {"plugin": "yolo", "model": str(models_dir / "yolo26n-seg_480x640.onnx"), "score_threshold": 0.01}
+    backends = ({"plugin": "onnxruntime"}, {"plugin": "tensorrt", "cache": str(tmp_path)})
+    color = (255 * image(360, 640, 3)).astype(np.uint8)
+    frame = Frame(color, np.ones(color.shape[:2], np.float32))
+    expected, got = (select("segmenters", {**section, "backend": b}, "").create().segment(frame) for b in backends)
+    assert len(expected) > 0
+    np.testing.assert_array_equal(got.class_ids, expected.class_ids)
+    np.testing.assert_allclose(got.boxes, expected.boxes, atol=1e-2)
+    assert np.count_nonzero(got.masks.dense() != expected.masks.dense()) < 1e-4 * color[..., 0].size
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

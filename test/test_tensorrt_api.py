@@ -35,7 +35,12 @@ CLASSES = {
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
 }
-RTX_ONLY = {"rtx": "", "rtx_engine": "ICudaEngine", "rtx_config": "IRuntimeConfig"}
+RTX_ONLY = {
+    "rtx": "",
+    "rtx_build_config": "IBuilderConfig",
+    "rtx_engine": "ICudaEngine",
+    "rtx_config": "IRuntimeConfig",
+}
 OWNERS = {  # names that mean something else in other files
     "error": ("network.py",),
     "tensor": ("network.py", "building.py"),

@@ -23,9 +23,10 @@ from seg_perception.backends.trt.device import CudaDevice
 from seg_perception.backends.trt.driver import Gpu, check_fits, probe
 from seg_perception.backends.trt.execution import Execution
 from seg_perception.backends.trt.half import convert_to_half, converter
-from seg_perception.backends.trt.library import FLAVOURS, cuda_major, load_library, title
+from seg_perception.backends.trt.library import FLAVOURS, cuda_major, is_rtx, load_library, rtx_capability, title
 from seg_perception.backends.trt.log import NO_MEMORY, collecting_logger, reason
 from seg_perception.backends.trt.model import ModelFile, read_model
+from seg_perception.backends.trt.network import Unsupported, unsupported_nodes
 from seg_perception.backends.trt.profiles import Range, parse_shapes
 from seg_perception.backends.trt.store import EngineKey, EngineStore
 from seg_perception.backends.trt.verification import reference_inputs, verify
@@ -82,7 +83,20 @@ def this_machine(config: TensorRTConfig) -> Machine:
     trt = load_library(config.library)
     gpu = probe(config.device)
     check_fits(gpu, cuda_major(trt), title(trt))
+    if is_rtx(trt):
+        rtx_capability(trt, gpu.capability)
     return Machine(trt, gpu, CudaDevice(require("torch", "tensorrt"), config.device))
+
+
+def unsupported(library: str, model: Path) -> tuple[Unsupported, ...]:
+    """The first node of an ONNX file that cannot be run, or nothing; no engine is built.
+
+    TensorRT-RTX (`tensorrt_rtx`) needs no GPU for this. Raises ConfigError: no GPU, no such file; PluginError.
+    """
+    trt = load_library(library)
+    if not is_rtx(trt):
+        check_fits(probe(), cuda_major(trt), title(trt))  # it would end the process
+    return unsupported_nodes(trt, model_file(str(model)))
 
 
 class TensorRT:
@@ -125,8 +139,13 @@ class TensorRT:
         config, trt = self._config, self._machine.trt
         store = EngineStore(Path(config.cache).expanduser() if config.cache else cache_folder("tensorrt"))
         key = self._key(model)
+        kept = store.load(key)
+        if kept is not None and (kept.facts.get("verified") or not config.verify):
+            execution = self._start(kept.plan)  # without a lock: the folder may be read-only
+            if execution is not None:
+                return execution
         with store.locked(key):
-            kept = store.load(key)
+            kept = store.load(key)  # another process may have built it meanwhile
             if kept is not None:
                 execution = self._start(kept.plan)
                 if execution is not None:
@@ -152,6 +171,7 @@ class TensorRT:
             config.workspace,
             half,
             tf32=config.precision != "model",
+            capability=machine.gpu.capability,
         )
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="seg_perception_") as folder:
@@ -189,17 +209,18 @@ class TensorRT:
         """None when TensorRT does not take it; `_why` then says so."""
         trt, device = self._machine.trt, self._machine.device
         trt_log = collecting_logger(trt)
+        mark = trt_log.mark()
         with device.current():
             try:
                 self._runtime = runtime = trt.Runtime(trt_log)
             except TypeError as error:  # what the bindings make of a NULL
-                raise ConfigError(f"{title(trt)} does not start: {reason(trt_log.lines)}") from error
+                raise ConfigError(f"{title(trt)} does not start: {reason(trt_log.since(mark))}") from error
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            self._why = reason(trt_log.lines)
+            self._why = reason(trt_log.since(mark))
             return None
         try:
-            return Execution(trt, engine, trt_log, device, self._name, self._config.cuda_graph)
+            return Execution(trt, engine, device, self._name, self._config.cuda_graph)
         except device.torch.cuda.OutOfMemoryError as error:
             raise ConfigError(f"{self._name}: {NO_MEMORY} ({' '.join(str(error).split())})") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seg_perception.backends.progress import BuildCancelledError, Progress, tell
-from seg_perception.backends.trt.library import is_rtx, title
+from seg_perception.backends.trt.library import is_rtx, rtx_capability, title
 from seg_perception.backends.trt.log import collecting_logger, reason
 from seg_perception.backends.trt.network import Parsed
 from seg_perception.backends.trt.profiles import Range, fit_ranges
@@ -35,6 +35,7 @@ class BuildOptions:
     workspace: int = 0  # MiB; 0 = all that is free
     half: bool = False  # the model was converted to float16
     tf32: bool = False  # float32 products may be taken in TF32
+    capability: tuple[int, int] | None = None  # TensorRT-RTX builds without the GPU: the one it is for; None = any
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def build_engine(
 
 def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor: Any) -> Built:
     logger = collecting_logger(trt)
-    parsed = Parsed(trt, model, logger)
+    mark = logger.mark()
+    parsed = Parsed(trt, model)
     builder, network = parsed.builder, parsed.network
     _check_precision(trt, model, parsed, options.half)
     build_config = builder.create_builder_config()
@@ -76,6 +78,8 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
     build_config.builder_optimization_level = options.optimization_level
     if not options.tf32:
         build_config.clear_flag(trt.BuilderFlag.TF32)  # TensorRT's own default is to use it
+    if is_rtx(trt) and options.capability is not None:
+        _build_for(trt, build_config, options.capability)
     if options.workspace:
         build_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MIB)
     for tensor in parsed.inputs():
@@ -86,7 +90,7 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
     for name, wanted in fit_ranges(model.name, shapes, options.ranges).items():
         profile.set_shape(name, wanted.smallest, wanted.usual, wanted.largest)
     if any(-1 in shape for shape in shapes.values()) and build_config.add_optimization_profile(profile) < 0:
-        raise ConfigError(f"{title(trt)} refuses the shapes of {model.name}: {reason(logger.lines)}")
+        raise ConfigError(f"{title(trt)} refuses the shapes of {model.name}: {reason(logger.since(mark))}")
     keeps_timings = not is_rtx(trt)  # TensorRT-RTX measures nothing: its kernels are compiled on the user's GPU
     if keeps_timings:
         _reuse_timings(build_config, timings)
@@ -94,8 +98,14 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
     if monitor.cancelled.is_set():
         raise BuildCancelledError(f"the build of {model.name} was cancelled; nothing was kept")
     if plan is None:
-        raise ConfigError(f"{title(trt)} cannot build {model.name}: {reason(logger.lines)}")
+        raise ConfigError(f"{title(trt)} cannot build {model.name}: {reason(logger.since(mark))}")
     return Built(bytes(plan), bytes(build_config.get_timing_cache().serialize()) if keeps_timings else b"")
+
+
+def _build_for(rtx: Any, rtx_build_config: Any, capability: tuple[int, int]) -> None:
+    """For one kind of GPU. Raises ConfigError when TensorRT-RTX does not know it."""
+    rtx_build_config.num_compute_capabilities = 1
+    rtx_build_config.set_compute_capability(rtx_capability(rtx, capability), 0)
 
 
 def _reuse_timings(build_config: Any, timings: bytes) -> None:

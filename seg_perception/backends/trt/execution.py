@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seg_perception.backends.trt.buffers import Buffers
 from seg_perception.backends.trt.library import is_rtx, title
-from seg_perception.backends.trt.log import reason
+from seg_perception.backends.trt.log import collecting_logger, reason
 from seg_perception.backends.trt.profiles import Range
 from seg_perception.options import ConfigError
 from seg_perception.plugins import TensorSpec
@@ -35,12 +35,14 @@ DTYPES = {
 class Execution:
     """An engine and the memory it works in; calls take turns.
 
-    `trt_log` is the logger that the engine was made with, `device` a CudaDevice. Raises ConfigError: the engine needs
+    `device` is a CudaDevice. Raises ConfigError: the engine needs
     what is not there (memory, a type that NumPy has not).
     """
 
-    def __init__(self, trt: Any, engine: Any, trt_log: Any, device: Any, model: str, use_graph: bool = True) -> None:
-        self._trt, self._engine, self._log, self._device, self._model = trt, engine, trt_log, device, model
+    def __init__(self, trt: Any, engine: Any, device: Any, model: str, use_graph: bool = True) -> None:
+        self._trt, self._engine, self._device, self._model = trt, engine, device, model
+        self._log = collecting_logger(trt)
+        self._mark = self._log.mark()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         specs = {name: _spec(engine, name, model) for name in names}
@@ -73,7 +75,7 @@ class Execution:
         """Every output of inputs that fit their specs. Raises ValueError: outside the shapes the engine was built for;
         RuntimeError: TensorRT refuses or the GPU fails."""
         with self._lock, self._device.current():
-            self._log.lines.clear()
+            self._mark = self._log.mark()
             shapes = {name: array.shape for name, array in inputs.items()}
             if shapes != self._shapes:
                 self._bind(shapes)
@@ -179,12 +181,14 @@ class Execution:
             _rtx_context(self._trt, self._engine) if is_rtx(self._trt) else self._engine.create_execution_context()
         )
         if context is None:
-            raise ConfigError(f"{title(self._trt)} cannot prepare {self._model}: {reason(self._log.lines)}")
+            raise ConfigError(f"{title(self._trt)} cannot prepare {self._model}: {reason(self._log.since(self._mark))}")
         return context
 
     def _check(self, accepted: bool, what: str) -> None:
         if not accepted:
-            raise RuntimeError(f"{self._model}: {title(self._trt)} refused {what}: {reason(self._log.lines)}")
+            raise RuntimeError(
+                f"{self._model}: {title(self._trt)} refused {what}: {reason(self._log.since(self._mark))}"
+            )
 
 
 def _spec(engine: Any, name: str, model: str) -> TensorSpec:

@@ -11,6 +11,7 @@ import re
 from importlib import metadata
 from typing import Any
 
+from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,19 @@ def is_rtx(trt: Any) -> bool:
 def title(trt: Any) -> str:
     """Name and version for a line, e.g. TensorRT 10.16.1.11."""
     return f"{_name('tensorrt_rtx' if is_rtx(trt) else 'tensorrt')} {trt.__version__}"
+
+
+def rtx_capability(rtx: Any, capability: tuple[int, int]) -> Any:
+    """The member of `rtx.ComputeCapability` for a GPU. Raises ConfigError: TensorRT-RTX does not run on it."""
+    known = rtx.ComputeCapability.__members__
+    name = "SM{}{}".format(*capability)
+    if name not in known:
+        listing = ", ".join(f"{sm[2:-1]}.{sm[-1]}" for sm in known if sm.startswith("SM"))
+        raise ConfigError(
+            f"{title(rtx)} does not run on compute capability {capability[0]}.{capability[1]} (it does on {listing}): "
+            "use library: tensorrt"
+        )
+    return known[name]
 
 
 def cuda_major(trt: Any) -> int:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 logger = logging.getLogger("seg_perception.backends.tensorrt")
@@ -18,6 +20,7 @@ HINTS = (  # what a line holds -> what to do about it; the first that fits count
         "is a shape tensor and must have type",
         "an input that is a size must be int64: export the model so, or without it",
     ),
+    ("kEXPECTED_MAGIC_TAG", "that is no engine, or a damaged one"),
     ("not found in plugin registry", "this TensorRT has no such operator"),
     ("Plugin not found", "this TensorRT has no such operator"),
     (
@@ -27,7 +30,6 @@ HINTS = (  # what a line holds -> what to do about it; the first that fits count
     ("has no runners that implement it", "an operator of the model is missing in this TensorRT: export it without NMS"),
     ("does not support this compute capability", "TensorRT-RTX does not know this GPU: install tensorrt-cu13"),
     ("CUDA driver version is insufficient", "no driver, or one older than this TensorRT's CUDA: update the driver"),
-    ("kEXPECTED_MAGIC_TAG", "that is no engine, or a damaged one"),
     ("OutOfMemory", NO_MEMORY),
     ("out of memory", NO_MEMORY),
     ("MEM_ALLOC", NO_MEMORY),
@@ -36,28 +38,40 @@ HINTS = (  # what a line holds -> what to do about it; the first that fits count
 LEVELS = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING, "INFO": logging.DEBUG}
 
 
+@cache
 def collecting_logger(trt: Any) -> Any:
-    """A `trt.ILogger` that keeps errors and warnings in its `lines` and passes them on to `logging` for debugging.
+    """The one `trt.ILogger` of this process: it keeps errors and warnings, and passes all on to `logging`.
 
-    Not an IErrorRecorder: with one attached, a parse that fails can end the process.
+    One for ever, since TensorRT knows only the first it is given and calls that as long as anything of it lives. Not an
+    IErrorRecorder: with one attached, a parse that fails can end the process.
     """
 
     class Collector(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.lines: deque[str] = deque(maxlen=KEPT)
+            self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT)
+            self._count = 0
 
         def log(self, severity: Any, message: str) -> None:
             level = LEVELS.get(severity.name, logging.NOTSET)
             if level >= logging.WARNING:
-                self.lines.append(message)
+                self._count += 1
+                self._lines.append((self._count, message))
             if level:
                 logger.debug("%s: %s", severity.name, message)
+
+        def mark(self) -> int:
+            """A place in the log, for `since`."""
+            return self._count
+
+        def since(self, mark: int) -> list[str]:
+            """What was said after that."""
+            return [message for count, message in list(self._lines) if count > mark]
 
     return Collector()
 
 
-def reason(lines: deque[str] | list[str]) -> str:
+def reason(lines: Sequence[str]) -> str:
     """One line of why it failed: the hint that fits, then TensorRT's own words."""
     said = [" ".join(line.split()) for line in lines if "--- " not in line]
     hints = [hint for mark, hint in HINTS if any(mark in line for line in said)]

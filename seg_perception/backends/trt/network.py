@@ -33,13 +33,14 @@ class Unsupported:
 class Parsed:
     """Network, and all that must live as long as it does: TensorRT's bindings do not keep it themselves."""
 
-    def __init__(self, trt: Any, model: Path, logger: Any) -> None:
-        self.logger = logger
+    def __init__(self, trt: Any, model: Path) -> None:
+        logger = collecting_logger(trt)
+        mark = logger.mark()
         self.builder = make_builder(trt, logger)
         self.network = self.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         self.parser = parser = trt.OnnxParser(self.network, logger)
         if not parser.parse_from_file(str(model)) or not self.network.num_outputs:
-            raise ConfigError(_refusal(trt, model, _errors(parser), logger))
+            raise ConfigError(_refusal(trt, model, _errors(parser), logger.since(mark)))
 
     def inputs(self) -> list[Any]:
         """The inputs, as trt.ITensor."""
@@ -61,22 +62,24 @@ class Parsed:
 
 def make_builder(trt: Any, logger: Any) -> Any:
     """A trt.Builder. Raises ConfigError; without a driver only TensorRT-RTX may be asked at all (see driver.py)."""
+    mark = logger.mark()
     try:
         return trt.Builder(logger)
     except TypeError as error:  # what the bindings make of a NULL
-        raise ConfigError(f"{title(trt)} cannot build: {reason(logger.lines)}") from error
+        raise ConfigError(f"{title(trt)} cannot build: {reason(logger.since(mark))}") from error
 
 
 def unsupported_nodes(trt: Any, model: Path) -> tuple[Unsupported, ...]:
     """Every node of an ONNX file that TensorRT cannot run; empty = all of it is supported. Builds nothing."""
     logger = collecting_logger(trt)
+    mark = logger.mark()
     builder = make_builder(trt, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)  # a fresh one: a parser that has parsed refuses to be asked
     data = model.read_bytes()
     if parser.supports_model_v2(data, str(model)):
         return ()
-    return tuple(_errors(parser)) or (Unsupported("", "", reason(logger.lines)),)
+    return tuple(_errors(parser)) or (Unsupported("", "", reason(logger.since(mark))),)
 
 
 def _errors(parser: Any) -> list[Unsupported]:
@@ -88,10 +91,10 @@ def _errors(parser: Any) -> list[Unsupported]:
     return list(found.values())
 
 
-def _refusal(trt: Any, model: Path, errors: Sequence[Unsupported], logger: Any) -> str:
+def _refusal(trt: Any, model: Path, errors: Sequence[Unsupported], said: Sequence[str]) -> str:
     named = [node for node in errors if node.operator]
     if not named:
-        why = errors[0].why if errors else reason(logger.lines)
+        why = errors[0].why if errors else reason(said)
         return f"{title(trt)} cannot read {model}: {why} (truncated, or another format?)"
     others = f"; also {', '.join(map(str, named[1:SHOWN]))}" if len(named) > 1 else ""
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""

@@ -128,6 +128,8 @@ class EngineStore:
         except OSError as error:
             raise self._refusal(path, 0, error) from error
         with file:
+            if not _try_lock(file):
+                logger.info("another process is building %s: waiting for it", key.name)
             while not _try_lock(file):
                 tell(Progress(f"another process is building {key.name}: waiting for it"))
                 time.sleep(TICK)
