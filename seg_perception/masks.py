@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from seg_perception import spans as kernels
 
 MAX_LABEL = 65535  # a label image is 16UC1 and 0 means "no object"
 
@@ -54,7 +55,7 @@ class Masks:
         if stack.ndim != 3:
             raise ValueError(f"masks: expected shape (N, H, W), got {stack.shape}")
         stack = np.ascontiguousarray(stack.astype(bool, copy=False))
-        return cls(stack.shape[1], stack.shape[2], *_spans_of_dense(stack))
+        return cls(stack.shape[1], stack.shape[2], *kernels.spans_of_dense(stack))
 
     @classmethod
     def from_crops(cls, height: int, width: int, crops: Sequence[NDArray], origins: ArrayLike) -> Masks:
@@ -69,7 +70,7 @@ class Masks:
         for crop, (x0, y0) in zip(crops, corners, strict=True):
             top, left = max(0, -int(y0)), max(0, -int(x0))
             inside = np.asarray(crop)[top : max(top, height - int(y0)), left : max(left, width - int(x0))]
-            spans, _ = _spans_of_dense(np.ascontiguousarray(inside.astype(bool, copy=False))[None])
+            spans, _ = kernels.spans_of_dense(np.ascontiguousarray(inside.astype(bool, copy=False))[None])
             parts.append(spans + np.array([y0 + top, x0 + left, x0 + left], np.int32))
         return cls.from_span_lists(height, width, parts)
 
@@ -86,7 +87,7 @@ class Masks:
         count = largest if count is None else count
         if largest > count or int(image.min(initial=0)) < 0:
             raise ValueError(f"label image: expected values 0..{count}, got {image.min()}..{largest}")
-        return cls(*image.shape, *_spans_of_labels(image, count))
+        return cls(*image.shape, *kernels.spans_of_labels(image, count))
 
     @classmethod
     def from_span_lists(cls, height: int, width: int, parts: Iterable[NDArray]) -> Masks:
@@ -113,7 +114,7 @@ class Masks:
                 raise ValueError(f"mask {i}: ROI {w}x{h} at ({x0}, {y0}) leaves the {width}x{height} image")
             if int(runs.sum()) != w * h or (runs < 0).any():
                 raise ValueError(f"mask {i}: run lengths add up to {int(runs.sum())}, expected {w}x{h} = {w * h}")
-            parts.append(_spans_of_runs(runs, x0, y0, w))
+            parts.append(kernels.spans_of_runs(runs, x0, y0, w))
         return cls.from_span_lists(height, width, parts)
 
     # -- a sequence ----------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class Masks:
     @property
     def rois(self) -> NDArray[np.int32]:
         """(N, 4) tight boxes px `x_offset, y_offset, width, height`; all zero for an empty mask."""
-        return _tight_rois(self.spans, self.offsets)
+        return kernels.tight_rois(self.spans, self.offsets)
 
     @property
     def boxes(self) -> NDArray[np.float32]:
@@ -151,12 +152,12 @@ class Masks:
 
     def dense(self) -> NDArray[np.bool_]:
         """(N, H, W) stack, True = object. For users and tests: N full images of memory."""
-        return _paint_dense(self.spans, self.offsets, self.height, self.width)
+        return kernels.paint_dense(self.spans, self.offsets, self.height, self.width)
 
     def crop(self, i: int, roi: Sequence[int] | None = None) -> NDArray[np.bool_]:
         """Mask i inside `roi` (x_offset, y_offset, width, height; default its tight box), (height, width)."""
         x0, y0, w, h = (int(v) for v in (self.rois[i] if roi is None else roi))
-        return _paint_crop(self.spans_of(i), x0, y0, w, h)
+        return kernels.paint_crop(self.spans_of(i), x0, y0, w, h)
 
     def counts(self, i: int, roi: Sequence[int] | None = None) -> NDArray[np.uint32]:
         """Mask i's row-major run lengths inside its tight box, first run = background (may be 0); empty if no pixel.
@@ -165,14 +166,14 @@ class Masks:
         """
         spans = self.spans_of(i)
         x0, y0, w, h = (int(v) for v in (self.rois[i] if roi is None else roi))
-        return _runs_of_spans(spans, x0, y0, w, h)
+        return kernels.runs_of_spans(spans, x0, y0, w, h)
 
     def label_image(self, order: ArrayLike | None = None) -> NDArray[np.uint16]:
         """(H, W) uint16, i + 1 where mask i is, 0 = none. Painted in `order`, so the last one owns shared pixels."""
         if len(self) > MAX_LABEL:
             raise ValueError(f"label image: {len(self)} masks do not fit into 16 bits")
         sequence = np.arange(len(self)) if order is None else np.asarray(order, np.int64)
-        return _paint_labels(self.spans, self.offsets, sequence, self.height, self.width)
+        return kernels.paint_labels(self.spans, self.offsets, sequence, self.height, self.width)
 
 
 def to_coco(masks: Masks) -> list[dict[str, Any]]:
@@ -201,7 +202,7 @@ def from_coco(encodings: Sequence[dict[str, Any]]) -> Masks:
             raise ValueError(f"mask {i}: run lengths add up to {int(runs.sum())}, expected {height}x{width}")
         flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         dense = np.ascontiguousarray(flat.reshape(width, height).T)
-        parts.append(_spans_of_dense(dense[None])[0])
+        parts.append(kernels.spans_of_dense(dense[None])[0])
     return Masks.from_span_lists(height, width, parts)
 
 
@@ -246,173 +247,3 @@ def _unpack_coco(text: str | bytes) -> NDArray[np.int64]:
             value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return np.array(runs, np.int64)
-
-
-# -- kernels: one pass to count, one to fill, so that nothing grows --------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-def _spans_of_dense(stack):  # type: ignore[no-untyped-def]
-    n, height, width = stack.shape
-    offsets = np.zeros(n + 1, np.int64)
-    for i in range(n):
-        total = 0
-        for y in range(height):
-            before = False
-            for x in range(width):
-                now = stack[i, y, x]
-                if now and not before:
-                    total += 1
-                before = now
-        offsets[i + 1] = offsets[i] + total
-    spans = np.empty((offsets[n], 3), np.int32)
-    k = 0
-    for i in range(n):
-        for y in range(height):
-            before = False
-            for x in range(width):
-                now = stack[i, y, x]
-                if now and not before:
-                    spans[k, 0] = y
-                    spans[k, 1] = x
-                elif before and not now:
-                    spans[k, 2] = x
-                    k += 1
-                before = now
-            if before:
-                spans[k, 2] = width
-                k += 1
-    return spans, offsets
-
-
-@njit(cache=True, nogil=True)
-def _spans_of_labels(labels, count):  # type: ignore[no-untyped-def]
-    height, width = labels.shape
-    offsets = np.zeros(count + 1, np.int64)
-    for y in range(height):
-        before = 0
-        for x in range(width):
-            now = labels[y, x]
-            if now != before and now > 0:
-                offsets[now] += 1
-            before = now
-    for i in range(count):
-        offsets[i + 1] += offsets[i]
-    spans = np.empty((offsets[count], 3), np.int32)
-    cursor = offsets[:-1].copy()
-    for y in range(height):
-        before = 0
-        for x in range(width):
-            now = labels[y, x]
-            if now != before:
-                if before > 0:
-                    spans[cursor[before - 1], 2] = x
-                    cursor[before - 1] += 1
-                if now > 0:
-                    spans[cursor[now - 1], 0] = y
-                    spans[cursor[now - 1], 1] = x
-            before = now
-        if before > 0:
-            spans[cursor[before - 1], 2] = width
-            cursor[before - 1] += 1
-    return spans, offsets
-
-
-@njit(cache=True, nogil=True)
-def _spans_of_runs(runs, x0, y0, width):  # type: ignore[no-untyped-def]
-    total = 0
-    position = 0
-    for k in range(len(runs)):
-        if k % 2 == 1 and runs[k] > 0:
-            total += (position + runs[k] - 1) // width - position // width + 1
-        position += runs[k]
-    spans = np.empty((total, 3), np.int32)
-    n = 0
-    position = 0
-    for k in range(len(runs)):
-        if k % 2 == 1:
-            left = runs[k]
-            start = position
-            while left > 0:
-                y, x = start // width, start % width
-                step = min(left, width - x)
-                if n > 0 and spans[n - 1, 0] == y0 + y and spans[n - 1, 2] == x0 + x:  # after a background run of 0
-                    spans[n - 1, 2] = x0 + x + step
-                else:
-                    spans[n, 0] = y0 + y
-                    spans[n, 1] = x0 + x
-                    spans[n, 2] = x0 + x + step
-                    n += 1
-                start += step
-                left -= step
-        position += runs[k]
-    return spans[:n]
-
-
-@njit(cache=True, nogil=True)
-def _runs_of_spans(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
-    runs = np.empty(2 * len(spans) + 1, np.uint32)
-    n = 0
-    position = 0  # end of the last foreground run, in row-major ROI pixels
-    for k in range(len(spans)):
-        start = (spans[k, 0] - y0) * width + spans[k, 1] - x0
-        stop = (spans[k, 0] - y0) * width + spans[k, 2] - x0
-        if n > 0 and start == position:  # goes on from the end of the row above
-            runs[n - 1] += stop - start
-        else:
-            runs[n] = start - position
-            runs[n + 1] = stop - start
-            n += 2
-        position = stop
-    if n > 0 and position < width * height:
-        runs[n] = width * height - position
-        n += 1
-    return runs[:n]
-
-
-@njit(cache=True, nogil=True)
-def _tight_rois(spans, offsets):  # type: ignore[no-untyped-def]
-    n = len(offsets) - 1
-    rois = np.zeros((n, 4), np.int32)
-    for i in range(n):
-        first, last = offsets[i], offsets[i + 1]
-        if first == last:
-            continue
-        x_min, x_max = spans[first, 1], spans[first, 2]
-        for k in range(first, last):
-            x_min = min(x_min, spans[k, 1])
-            x_max = max(x_max, spans[k, 2])
-        rois[i, 0] = x_min
-        rois[i, 1] = spans[first, 0]
-        rois[i, 2] = x_max - x_min
-        rois[i, 3] = spans[last - 1, 0] + 1 - spans[first, 0]
-    return rois
-
-
-@njit(cache=True, nogil=True)
-def _paint_dense(spans, offsets, height, width):  # type: ignore[no-untyped-def]
-    n = len(offsets) - 1
-    out = np.zeros((n, height, width), np.bool_)
-    for i in range(n):
-        for k in range(offsets[i], offsets[i + 1]):
-            out[i, spans[k, 0], spans[k, 1] : spans[k, 2]] = True
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _paint_crop(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
-    out = np.zeros((height, width), np.bool_)
-    for k in range(len(spans)):
-        y = spans[k, 0] - y0
-        if 0 <= y < height:
-            out[y, max(0, spans[k, 1] - x0) : max(0, spans[k, 2] - x0)] = True
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _paint_labels(spans, offsets, order, height, width):  # type: ignore[no-untyped-def]
-    out = np.zeros((height, width), np.uint16)
-    for i in order:
-        for k in range(offsets[i], offsets[i + 1]):
-            out[spans[k, 0], spans[k, 1] : spans[k, 2]] = i + 1
-    return out

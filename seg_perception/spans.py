@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of masks: between row spans and everything else. One pass to count, one to fill, so that nothing grows.
+
+Spans are (S, 3) int32 rows `y, x_start, x_stop`; mask i of several owns `spans[offsets[i]:offsets[i + 1]]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def spans_of_dense(stack):  # type: ignore[no-untyped-def]
+    n, height, width = stack.shape
+    offsets = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        total = 0
+        for y in range(height):
+            before = False
+            for x in range(width):
+                now = stack[i, y, x]
+                if now and not before:
+                    total += 1
+                before = now
+        offsets[i + 1] = offsets[i] + total
+    spans = np.empty((offsets[n], 3), np.int32)
+    k = 0
+    for i in range(n):
+        for y in range(height):
+            before = False
+            for x in range(width):
+                now = stack[i, y, x]
+                if now and not before:
+                    spans[k, 0] = y
+                    spans[k, 1] = x
+                elif before and not now:
+                    spans[k, 2] = x
+                    k += 1
+                before = now
+            if before:
+                spans[k, 2] = width
+                k += 1
+    return spans, offsets
+
+
+@njit(cache=True, nogil=True)
+def spans_of_labels(labels, count):  # type: ignore[no-untyped-def]
+    height, width = labels.shape
+    offsets = np.zeros(count + 1, np.int64)
+    for y in range(height):
+        before = 0
+        for x in range(width):
+            now = labels[y, x]
+            if now != before and now > 0:
+                offsets[now] += 1
+            before = now
+    for i in range(count):
+        offsets[i + 1] += offsets[i]
+    spans = np.empty((offsets[count], 3), np.int32)
+    cursor = offsets[:-1].copy()
+    for y in range(height):
+        before = 0
+        for x in range(width):
+            now = labels[y, x]
+            if now != before:
+                if before > 0:
+                    spans[cursor[before - 1], 2] = x
+                    cursor[before - 1] += 1
+                if now > 0:
+                    spans[cursor[now - 1], 0] = y
+                    spans[cursor[now - 1], 1] = x
+            before = now
+        if before > 0:
+            spans[cursor[before - 1], 2] = width
+            cursor[before - 1] += 1
+    return spans, offsets
+
+
+@njit(cache=True, nogil=True)
+def spans_of_runs(runs, x0, y0, width):  # type: ignore[no-untyped-def]
+    total = 0
+    position = 0
+    for k in range(len(runs)):
+        if k % 2 == 1 and runs[k] > 0:
+            total += (position + runs[k] - 1) // width - position // width + 1
+        position += runs[k]
+    spans = np.empty((total, 3), np.int32)
+    n = 0
+    position = 0
+    for k in range(len(runs)):
+        if k % 2 == 1:
+            left = runs[k]
+            start = position
+            while left > 0:
+                y, x = start // width, start % width
+                step = min(left, width - x)
+                if n > 0 and spans[n - 1, 0] == y0 + y and spans[n - 1, 2] == x0 + x:  # after a background run of 0
+                    spans[n - 1, 2] = x0 + x + step
+                else:
+                    spans[n, 0] = y0 + y
+                    spans[n, 1] = x0 + x
+                    spans[n, 2] = x0 + x + step
+                    n += 1
+                start += step
+                left -= step
+        position += runs[k]
+    return spans[:n]
+
+
+@njit(cache=True, nogil=True)
+def runs_of_spans(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
+    runs = np.empty(2 * len(spans) + 1, np.uint32)
+    n = 0
+    position = 0  # end of the last foreground run, in row-major ROI pixels
+    for k in range(len(spans)):
+        start = (spans[k, 0] - y0) * width + spans[k, 1] - x0
+        stop = (spans[k, 0] - y0) * width + spans[k, 2] - x0
+        if n > 0 and start == position:  # goes on from the end of the row above
+            runs[n - 1] += stop - start
+        else:
+            runs[n] = start - position
+            runs[n + 1] = stop - start
+            n += 2
+        position = stop
+    if n > 0 and position < width * height:
+        runs[n] = width * height - position
+        n += 1
+    return runs[:n]
+
+
+@njit(cache=True, nogil=True)
+def tight_rois(spans, offsets):  # type: ignore[no-untyped-def]
+    n = len(offsets) - 1
+    rois = np.zeros((n, 4), np.int32)
+    for i in range(n):
+        first, last = offsets[i], offsets[i + 1]
+        if first == last:
+            continue
+        x_min, x_max = spans[first, 1], spans[first, 2]
+        for k in range(first, last):
+            x_min = min(x_min, spans[k, 1])
+            x_max = max(x_max, spans[k, 2])
+        rois[i, 0] = x_min
+        rois[i, 1] = spans[first, 0]
+        rois[i, 2] = x_max - x_min
+        rois[i, 3] = spans[last - 1, 0] + 1 - spans[first, 0]
+    return rois
+
+
+@njit(cache=True, nogil=True)
+def paint_dense(spans, offsets, height, width):  # type: ignore[no-untyped-def]
+    n = len(offsets) - 1
+    out = np.zeros((n, height, width), np.bool_)
+    for i in range(n):
+        for k in range(offsets[i], offsets[i + 1]):
+            out[i, spans[k, 0], spans[k, 1] : spans[k, 2]] = True
+    return out
+
+
+@njit(cache=True, nogil=True)
+def paint_crop(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
+    out = np.zeros((height, width), np.bool_)
+    for k in range(len(spans)):
+        y = spans[k, 0] - y0
+        if 0 <= y < height:
+            out[y, max(0, spans[k, 1] - x0) : max(0, spans[k, 2] - x0)] = True
+    return out
+
+
+@njit(cache=True, nogil=True)
+def paint_labels(spans, offsets, order, height, width):  # type: ignore[no-untyped-def]
+    out = np.zeros((height, width), np.uint16)
+    for i in order:
+        for k in range(offsets[i], offsets[i + 1]):
+            out[spans[k, 0], spans[k, 1] : spans[k, 2]] = i + 1
+    return out
