@@ -13,16 +13,17 @@ import pytest
 import yaml
 
 from seg_perception.cli import main
-from seg_perception.geometry import transform, unproject
+from seg_perception.geometry import rotation_with_z, transform, unproject
 from seg_perception.grasping.gripper import load_gripper
 from seg_perception.scene import Grasp, GraspKind
 from seg_perception.sim.picking import bench
 from seg_perception.sim.picking.bench import Settings, run
 from seg_perception.sim.picking.bound import find_any
+from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.results import markdown, summarise, wilson
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
 from seg_perception.sim.picking.seal import Cup, check_seal
-from seg_perception.sim.picking.things import KINDS, Piece, Thing, box, hull, random_thing
+from seg_perception.sim.picking.things import KINDS, Piece, Thing, box, chosen_kinds, hull, random_thing
 from seg_perception.sim.picking.trial import LIFTED, Outcome, execute
 from seg_perception.sim.picking.view import cast, look_at, take_view
 from seg_perception.sim.picking.world import World
@@ -155,7 +156,7 @@ def sucked(world, tcp, rotation=DOWN, target=0):
 
 def test_a_cup_seals_on_a_flat_top_and_nowhere_else():
     small = Thing("marble", (Piece("sphere", (0.012,), transform(translation=(0, 0, 0.012))),))
-    rod = Thing("rod", (Piece("cylinder", (0.014, 0.05), transform(DOWN[[0, 2, 1]], (0, 0, 0.014))),))
+    rod = Thing("rod", (Piece("cylinder", (0.014, 0.05), transform(rotation_with_z([1, 0, 0]), (0, 0, 0.014))),))
     world = standing((BRICK, 0.0, 0.0), (small, 0.2, 0.0), (rod, -0.2, 0.0))
     top = world.pose(0)[2, 3] + 0.08
     assert sucked(world, [0, 0, top]).outcome is Outcome.PICKED
@@ -230,13 +231,32 @@ def test_a_hidden_share_is_measured():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_thing_comes_to_rest_on_the_table(kind):
-    world = World([random_thing(np.random.default_rng(5), [kind])], GRIPPER)
+    world = World([random_thing(np.random.default_rng(5), chosen_kinds([kind]))], GRIPPER)
     world.drop(np.random.default_rng(7), 0.02)
     before = world.com(0)
     world.step(0.5)
     assert np.linalg.norm(world.com(0) - before) < 0.003
     assert 0.005 < world.com(0)[2] < 0.12
     assert 0.005 < world.mass(0) < 1.5
+
+
+def test_meshes_are_things_of_their_parts_hulls(tmp_path):
+    cube = [(x, y, z) for x in (0, 0.04) for y in (0, 0.05) for z in (0, 0.06)]
+    quads = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
+    corners = cube + [(x + 0.06, y, z) for x, y, z in cube]  # two blocks, 20 mm apart
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    lines += [f"f {' '.join(str(i + 8 * k) for i in quad)}" for k in range(2) for quad in quads]
+    (tmp_path / "blocks.obj").write_text("\n".join(lines))
+    thing = mesh_kinds(str(tmp_path))["blocks"](np.random.default_rng(0))
+    assert [len(p.corners) for p in thing.pieces] == [8, 8]
+    sizes = np.array([np.ptp(p.corners, axis=0) for p in thing.pieces])
+    np.testing.assert_allclose(sizes / sizes[0, 2], [[4 / 6, 5 / 6, 1]] * 2, rtol=1e-6)
+    assert plain(run(replace(FEW, trials=1, meshes=str(tmp_path))))[0]["thing"] == "blocks"
+    with pytest.raises(ValueError, match=r"no 'mug' in .* \(there are blocks\)"):
+        mesh_kinds(str(tmp_path), ["mug"])
+    (tmp_path / "huge.obj").write_text((tmp_path / "blocks.obj").read_text().replace("0.0", "1.0"))
+    with pytest.raises(ValueError, match=r"huge.obj': expected metres"):
+        mesh_kinds(str(tmp_path), ["huge"])
 
 
 def test_a_seed_is_a_scene_and_held_out_seeds_are_others():

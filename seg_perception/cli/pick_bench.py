@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--things", type=_words, default=[], metavar="KINDS", help="only these kinds, e.g. mug,bowl (all)"
     )
+    parser.add_argument("--meshes", metavar="FOLDER", default="", help="things from .obj and .stl files, in metres")
     parser.add_argument(
         "--bound", action="store_true", help="also look for any grasp that works, with the truth at hand (slow)"
     )
@@ -113,6 +114,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         masks="segmenter" if options.segmenter else options.masks,
         noise=options.noise,
         things=tuple(options.things),
+        meshes=options.meshes,
         per_object=options.per_object,
         bound=options.bound,
     )

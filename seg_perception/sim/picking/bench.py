@@ -25,9 +25,10 @@ from seg_perception.plugins import GraspPlanner
 from seg_perception.scene import Grasp, GraspKind, Instances, Scene
 from seg_perception.sim.picking.bound import NAME, find_any
 from seg_perception.sim.picking.gallery import tile
+from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.scenes import SCENES, SPLITS, PickScene, make_scene
 from seg_perception.sim.picking.seal import Cup, check_seal
-from seg_perception.sim.picking.things import KINDS
+from seg_perception.sim.picking.things import Maker, chosen_kinds
 from seg_perception.sim.picking.trial import Outcome, Verdict, execute
 
 SAME = 0.4  # IoU of the truth and the mask that stands for it
@@ -37,7 +38,8 @@ MASKS = ("truth", "segmenter")
 @dataclass(frozen=True)
 class Settings:
     """What is run. `config` is YAML text: its planners are compared, its segmenter finds the masks unless `masks` is
-    "truth". Of each target `per_object` grasps are carried out; the first one counts. `things` limits their kinds."""
+    "truth". Of each target `per_object` grasps are carried out; the first one counts. `things` limits their kinds;
+    `meshes` is a folder they are taken from instead."""
 
     config: str = "{}"
     scenes: tuple[str, ...] = tuple(SCENES)
@@ -47,6 +49,7 @@ class Settings:
     masks: str = "truth"
     noise: str = "d435"
     things: tuple[str, ...] = ()
+    meshes: str = ""
     per_object: int = 1
     bound: bool = False  # also look for any grasp that works, with the truth at hand
 
@@ -55,12 +58,12 @@ class Settings:
             ("scenes", self.scenes, SCENES),
             ("split", (self.split,), SPLITS),
             ("masks", (self.masks,), MASKS),
-            ("things", self.things, KINDS),
         )
         for name, values, known in checks:
             for value in values:
                 if value not in known:
                     raise ValueError(f"{name}: expected one of {', '.join(known)}, got '{value}'")
+        kinds_of(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +110,7 @@ def _scenes(settings: Settings, kind: str, jobs: int) -> Iterator[list[Trial]]:
 def run_scene(settings: Settings, kind: str, seed: int) -> list[Trial]:
     """Every target of the scene of that seed, before every planner."""
     bench = bench_of(settings.config)
-    scene = make_scene(kind, seed, bench.gripper, settings.noise, settings.things)
+    scene = make_scene(kind, seed, bench.gripper, settings.noise, kinds_of(settings))
     if scene is None:
         return []
     seen = _Seen.of(scene, bench.pipeline, settings.masks)
@@ -213,6 +216,11 @@ def bench_of(config: str) -> Bench:
     import yaml
 
     return Bench(load_config(yaml.safe_load(config) or {}))
+
+
+def kinds_of(settings: Settings) -> dict[str, Maker]:
+    """What the things are made by. Raises ValueError for a kind or a mesh that is not there."""
+    return mesh_kinds(settings.meshes, settings.things) if settings.meshes else chosen_kinds(settings.things)
 
 
 def _best_rows(labels: NDArray[np.uint16], masks: Masks, targets: Sequence[int]) -> dict[int, int]:

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from seg_perception.grasping.gripper import Gripper
-from seg_perception.sim.picking.things import random_thing
+from seg_perception.sim.picking.things import KINDS, Maker, random_thing
 from seg_perception.sim.picking.view import View, random_camera, take_view
 from seg_perception.sim.picking.world import PILE, World
 
@@ -30,9 +30,9 @@ class PickScene:
 
 
 def make_scene(
-    kind: str, seed: int, gripper: Gripper, noise: str = "d435", things: Sequence[str] = ()
+    kind: str, seed: int, gripper: Gripper, noise: str = "d435", things: Mapping[str, Maker] = KINDS
 ) -> PickScene | None:
-    """The scene of that seed, of the kinds of `things` (default all); None if everything rolled away."""
+    """The scene of that seed, of those kinds of things; None if everything rolled away."""
     rng = np.random.default_rng((seed, list(SCENES).index(kind)))
     least, most = SCENES[kind]
     alone = most == 1

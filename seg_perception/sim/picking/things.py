@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -204,7 +204,8 @@ def _pear(rng: np.random.Generator) -> Thing:
     return Thing("pear", (lower, neck))
 
 
-KINDS: dict[str, Callable[[np.random.Generator], Thing]] = {
+Maker = Callable[[np.random.Generator], Thing]
+KINDS: dict[str, Maker] = {
     f.__name__[1:]: f
     for f in (
         _box, _plate, _can, _ball, _egg, _pen, _bottle, _tumbler, _mug, _bowl, _wedge, _bracket, _cross, _nut, _stone,
@@ -213,10 +214,17 @@ KINDS: dict[str, Callable[[np.random.Generator], Thing]] = {
 }  # fmt: skip
 
 
-def random_thing(rng: np.random.Generator, kinds: Sequence[str] = ()) -> Thing:
-    """One of `kinds` (default all) in random size, weight, friction and color."""
-    names = list(kinds) or list(KINDS)
-    thing = KINDS[names[rng.integers(len(names))]](rng)
+def random_thing(rng: np.random.Generator, kinds: Mapping[str, Maker] = KINDS) -> Thing:
+    """One of `kinds` in random size, weight, friction and color."""
+    thing = kinds[list(kinds)[rng.integers(len(kinds))]](rng)
     density = thing.density * float(rng.uniform(0.6, 1.5))
     color = tuple(float(c) for c in rng.uniform(0.2, 0.95, 3))
     return replace(thing, density=density, friction=float(rng.uniform(0.3, 0.7)), color=color)
+
+
+def chosen_kinds(names: Sequence[str]) -> dict[str, Maker]:
+    """The kinds of those names, all if there are none. Raises ValueError naming one that does not exist."""
+    for name in names:
+        if name not in KINDS:
+            raise ValueError(f"things: expected some of {', '.join(KINDS)}, got '{name}'")
+    return {name: KINDS[name] for name in names or KINDS}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.geometry import invert, project, ray_table, transform
+from seg_perception.geometry import ray_table, transform
 from seg_perception.scene import Frame, Intrinsics
 from seg_perception.sim.camera import COLOR_NOISE, color_intrinsics
 from seg_perception.sim.motion import look_at
@@ -27,7 +27,7 @@ STEEP = (42.0, 72.0)  # degrees between the line of sight and the table
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A frame with noise, and the truth: `labels` (H, W) uint16, i + 1 where thing i is, 0 = none; `visible` (N,) the
-    share of each thing's outline that nothing else covers, 0 = not in the picture."""
+    share of each thing's outline that nothing else covers, 0 = not wholly in the picture."""
 
     frame: Frame
     labels: NDArray[np.uint16]
@@ -106,10 +106,9 @@ def _shaded(
 def _visible(
     world: World, k: Intrinsics, T_world_camera: NDArray[np.float64], labels: NDArray[np.uint16]
 ) -> NDArray[np.float64]:
-    """Each thing's pixels over those it would have alone on the table, from every second pixel."""
+    """Each thing's pixels over those it would have alone on the table, from every second pixel; 0 if it is cut off by
+    the picture's edge."""
     seen = np.bincount(labels[::2, ::2].ravel(), minlength=len(world.things) + 1)[1:]
-    if len(world.things) == 1:
-        return (seen > 0).astype(float)
     poses = [world.pose(i) for i in range(len(world.things))]
     out = np.zeros(len(poses))
     for i in np.flatnonzero(seen):
@@ -117,12 +116,8 @@ def _visible(
             world.place(j, poses[i] if j == i else transform(translation=[AWAY + j, 0, AWAY]))
         world.mujoco.mj_kinematics(world.model, world.data)
         _, geoms, _ = cast(world, k, T_world_camera, 2)
-        out[i] = seen[i] / max(1, np.count_nonzero(world.thing_of(geoms) == i))
+        alone = world.thing_of(geoms) == i
+        cut = alone[[0, -1]].any() or alone[:, [0, -1]].any()
+        out[i] = 0.0 if cut else seen[i] / max(1, np.count_nonzero(alone))
     world.reset()
     return out
-
-
-def pixel_of(view: View, point: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pixel (2,) u, v of a point (3,) m in world coordinates."""
-    assert view.frame.intrinsics is not None
-    return project(view.frame.intrinsics, invert(view.T_world_camera)[:3] @ np.append(point, 1.0))
