@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,28 @@ class DepthConfig:
 
     transport: str = option("raw", "subscribes <topic>/<transport>", choices=("raw", "compressedDepth", "compressed"))
     registered: str = option(
-        "auto", "is depth in the color image's pixels; auto = same frame, size and K", choices=("auto", "true", "false")
+        "auto",
+        "is depth in the color image's pixels; auto = if frame, size and K are the same; else it is reprojected",
+        choices=("auto", "true", "false"),
     )
+    extrinsic: tuple[float, ...] = option(
+        (),
+        "pose of the depth camera in the color camera's optical frame, x y z [m] qx qy qz qw, for depth that is "
+        "reprojected; empty = from TF",
+    )
+    check_alignment: bool = option(True, "warn when edges of depth lie beside those of color")
     scale: float = option(0.0, "metres per unit of an integer depth image; 0 = by encoding", unit="m", ge=0, le=1)
+
+    def __post_init__(self) -> None:
+        if not any(self.extrinsic):
+            object.__setattr__(self, "extrinsic", ())  # zeros say nothing either
+            return
+        length = sum(q * q for q in self.extrinsic[3:]) ** 0.5
+        if len(self.extrinsic) != 7 or not abs(length - 1) < 0.01 or not all(map(math.isfinite, self.extrinsic)):
+            raise ValueError(
+                "extrinsic: expected x y z qx qy qz qw with a quaternion of length 1 (w last), "
+                f"got {list(self.extrinsic)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
 from seg_perception.config import Config
+from seg_perception.registration import register_depth
 from seg_perception.ros.conversions import (
     ImageError,
     decode_color,
@@ -21,8 +23,10 @@ from seg_perception.ros.conversions import (
     intrinsics_from_info,
     same_camera,
 )
+from seg_perception.ros.extrinsics import T_color_depth
 from seg_perception.ros.feed import Shot
 from seg_perception.ros.reports import Reports
+from seg_perception.ros.transforms import TransformError, Transforms
 from seg_perception.scene import Frame, Intrinsics, Status
 
 
@@ -30,18 +34,19 @@ class Frames:
     """Makes frames of shots. What is wrong with an input goes to `reports` under its name; the frame goes on without
     3D where it can."""
 
-    def __init__(self, config: Config, reports: Reports) -> None:
+    def __init__(self, config: Config, reports: Reports, transforms: Transforms) -> None:
         self._config = config
         self._reports = reports
+        self._transforms = transforms
         self._calibrations: dict[str, tuple[CameraInfo, Intrinsics]] = {}
         self._color_rectified = _is_rectified(config.topics.color)
         self._depth_rectified = _is_rectified(config.topics.depth)
 
-    def build(self, shot: Shot) -> Frame:
-        """The frame of a shot. Raises ImageError when the color image cannot be read."""
+    def build(self, shot: Shot, config: Config) -> Frame:
+        """The frame of a shot, with the live options of `config`. Raises ImageError when color cannot be read."""
         color = self._color(shot.pair.color.message)
         header = shot.pair.color.message.header
-        depth, withheld, text = self._depth(shot, color.shape[1], color.shape[0])
+        depth, withheld, text = self._depth(shot, color.shape[1], color.shape[0], config)
         intrinsics, bad_calibration = self._intrinsics(shot, color.shape[1], color.shape[0])
         if withheld is None and depth is not None and intrinsics is None:
             withheld, text = Status.BAD_INTRINSICS, bad_calibration
@@ -58,13 +63,13 @@ class Frames:
 
     def info_for(self, shot: Shot, width: int, height: int) -> CameraInfo | None:
         """The calibration that 3D is computed with, if there is one of this size."""
-        first, second = (shot.color_info, shot.depth_info)
-        if self._config.sync.camera_info == "depth":
-            first, second = second, first
-        for info in (first, second):
-            if info is not None and _size(info) == (width, height):
-                return info
-        return None
+        infos = [shot.color_info, shot.depth_info]
+        size = (width, height)
+        if shot.pair.depth is not None and self._misfit(shot, size, size):
+            del infos[1]  # depth is moved into the color camera's pixels
+        elif self._config.sync.camera_info == "depth":
+            infos.reverse()
+        return next((info for info in infos if info is not None and _size(info) == size), None)
 
     def _color(self, message: Any) -> NDArray[np.uint8]:
         decode = decode_color if isinstance(message, Image) else decode_compressed_color
@@ -76,7 +81,9 @@ class Frames:
         self._reports.solved("color")
         return color
 
-    def _depth(self, shot: Shot, width: int, height: int) -> tuple[NDArray[np.float32] | None, Status | None, str]:
+    def _depth(
+        self, shot: Shot, width: int, height: int, config: Config
+    ) -> tuple[NDArray[np.float32] | None, Status | None, str]:
         """Depth in the color image's pixels, or why there is none."""
         if shot.pair.depth is None:
             topic = self._config.topics.depth
@@ -90,8 +97,12 @@ class Frames:
             return None, Status.NO_DEPTH_IMAGE, f"depth image refused: {error}"
         misfit = self._misfit(shot, (width, height), (depth.shape[1], depth.shape[0]))
         if misfit:
-            self._reports.problem("depth", misfit)
-            return None, Status.DEPTH_MISALIGNED, misfit
+            try:
+                depth = self._reprojected(shot, depth, (width, height), config)
+            except ValueError as error:
+                text = f"{misfit}: {error}"
+                self._reports.problem("depth", text)
+                return None, Status.DEPTH_MISALIGNED, text
         self._reports.solved("depth")
         return depth, None, ""
 
@@ -99,26 +110,55 @@ class Frames:
         """Why depth is not in the color image's pixels; empty if it is."""
         registered = self._config.depth.registered
         if registered == "false":
-            return "depth.registered is false: depth that is not registered to color cannot be reprojected yet"
+            return "depth.registered is false"
         if color_size != depth_size:
-            return (
-                f"depth is {depth_size[0]}x{depth_size[1]} but color is {color_size[0]}x{color_size[1]}: "
-                "let the driver register depth to color"
-            )
+            return f"depth is {depth_size[0]}x{depth_size[1]} but color is {color_size[0]}x{color_size[1]}"
         if registered == "true":
             return ""
         color_frame = shot.pair.color.message.header.frame_id
         depth_frame = shot.pair.depth.message.header.frame_id
         if color_frame != depth_frame:
-            return (
-                f"depth is in frame '{depth_frame}' but color is in '{color_frame}': let the driver register depth "
-                "to color, or set depth.registered to true if it is"
-            )
+            return f"depth is in frame '{depth_frame}' but color is in '{color_frame}'"
         color_k = self._calibration("color", shot.color_info, self._color_rectified)
         depth_k = self._calibration("depth", shot.depth_info, self._depth_rectified)
         if isinstance(color_k, str) or isinstance(depth_k, str) or same_camera(color_k, depth_k):
             return ""  # one of them says nothing: the frame and the size have to do
         return f"K of depth ({_show(depth_k)}) differs from K of color ({_show(color_k)}) by more than 1 px"
+
+    def _reprojected(
+        self, shot: Shot, depth: NDArray[np.float32], color_size: tuple[int, int], config: Config
+    ) -> NDArray[np.float32]:
+        """Depth moved into the color image. Raises ValueError with what is missing and what would help."""
+        if config.depth.registered == "true":
+            raise ValueError("that is not registered, as depth.registered says; set it to auto")
+        start = time.perf_counter()
+        depth_size = (depth.shape[1], depth.shape[0])
+        color_k = self._fitting("color", shot.color_info, color_size)
+        depth_k = self._fitting("depth", shot.depth_info, depth_size)
+        try:
+            T = T_color_depth(shot.pair.color.message.header, shot.pair.depth.message.header, config, self._transforms)
+        except TransformError as error:
+            raise ValueError(
+                f"{error}; let the driver register depth to color, or set depth.extrinsic, "
+                "or depth.registered to true if it is"
+            ) from error
+        registered = register_depth(depth, depth_k, color_k, T)
+        self._reports.stage("reproject", time.perf_counter() - start)
+        return registered
+
+    def _fitting(self, which: str, info: CameraInfo | None, size: tuple[int, int]) -> Intrinsics:
+        """The calibration of images of this size. Raises ValueError if there is none."""
+        rectified = self._color_rectified if which == "color" else self._depth_rectified
+        calibration = self._calibration(which, info, rectified)
+        if isinstance(calibration, Intrinsics) and (calibration.width, calibration.height) == size:
+            return calibration
+        found = calibration if isinstance(calibration, str) else f"got one of {calibration.width}x{calibration.height}"
+        topics = self._config.topics
+        topic = topics.color_info if which == "color" else topics.depth_info
+        raise ValueError(
+            f"reprojecting it needs a camera_info of {size[0]}x{size[1]} on '{topic}', {found}; "
+            "let the driver register depth to color"
+        )
 
     def _intrinsics(self, shot: Shot, width: int, height: int) -> tuple[Intrinsics | None, str]:
         """The calibration for images of this size, or why there is none."""

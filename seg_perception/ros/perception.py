@@ -52,7 +52,7 @@ class Perception:
         self._outputs = outputs
         self._reports = reports
         self._warmed_up = warmed_up
-        self._frames = Frames(config, reports)
+        self._frames = Frames(config, reports, transforms)
         self._sequence = 0
         self._newest_stamp = 0
         self._ages: dict[int, int] = {}  # frames that each id was seen in
@@ -90,7 +90,7 @@ class Perception:
             self._lose(shot, f"the image was {age:.2f} s old, max_age is {self.config.max_age:g} s")
             return None
         start = time.perf_counter()
-        frame = self._frames.build(shot)
+        frame = self._frames.build(shot, self.config)
         frame, calls, frames = self._gather(shot, frame)
         if not calls and not self.feed.streaming:
             return None  # only gathered for a call that wants more frames

@@ -46,7 +46,7 @@ class Transforms:
             try:
                 import tf2_ros
             except ImportError as error:
-                self._absent = f"tf2_ros is not installed: target_frame needs it ({error})"
+                self._absent = f"tf2_ros is not installed: transforms need it ({error})"
                 raise TransformError(self._absent) from error
             self._buffer = tf2_ros.Buffer()
             self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
