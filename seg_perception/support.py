@@ -28,7 +28,6 @@ BEHIND = 0.015  # share of the distance by which something lies behind a plane
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 LARGE = 0.1  # m^2, smaller planes may be an object's face
-TOP_DOWN = np.cos(np.radians(20.0))  # a surface facing the camera may be a table seen from above
 NOISE_RANGE = (1e-3, 4e-3)  # 1/m
 
 
@@ -200,12 +199,10 @@ def _sizes(cells: Cells, coefficients: NDArray[np.float64], owner: NDArray[np.in
 def _levelness(normal: NDArray[np.float64]) -> float:
     """How much a surface looks like a table to a camera held upright: its normal leans up in the image.
 
-    Walls lean down, except to a camera that looks up; a table seen from straight above leans nowhere. A camera held
-    upside down sees tables as walls: such surfaces count too, but less.
+    Walls lean down or, far ahead, nowhere. A table seen from straight above leans nowhere, and to a camera held upside
+    down tables look like walls: such surfaces count too, but less.
     """
-    if normal[1] <= -0.2 or normal[2] <= -TOP_DOWN:
-        return 1.0
-    return 0.15
+    return 1.0 if normal[1] <= -0.2 else 0.15
 
 
 def _without_tops(

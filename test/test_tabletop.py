@@ -60,6 +60,24 @@ def test_resolutions_and_distances(size, focal, eye):
     assert (overlaps(Tabletop().segment(frame), labels) > 0.85).all()
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.001])
+@pytest.mark.parametrize(
+    "eye", [(0, -1.0, 0.25), (0, -1.2, 0.15), (0, 0, 1.2), (0, -2.2, 1.2)], ids=["low", "grazing", "top", "far"]
+)
+def test_views_in_which_faces_are_seen_edge_on(eye, noise):
+    frame, labels = look((*ROOM, table(), *THREE), camera(eye), noise=noise)
+    assert (overlaps(Tabletop().segment(frame), labels) > 0.85).all()
+
+
+def test_a_camera_held_upside_down():
+    T = camera(roll=180)
+    frame, labels = look((*ROOM, table(), *THREE), T, noise=0.001)
+    frame = seen(frame, gravity=T[:3, :3].T @ [0.0, 0.0, -1.0])  # else the wall might be a table
+    assert (overlaps(Tabletop().segment(frame), labels) > 0.9).all()
+    frame, labels = look((ROOM[0], table(), *THREE), T, noise=0.001)
+    assert (overlaps(Tabletop().segment(frame), labels) > 0.9).all()
+
+
 def test_stacked_boxes_are_two_objects_and_the_upper_stands_on_the_lower():
     lower, upper = Box((0, 0.05, 0), (0.24, 0.18, 0.10), 1), Box((0.02, 0.06, 0.10), (0.10, 0.10, 0.08), 2, yaw=15)
     T = camera()
@@ -105,6 +123,14 @@ def test_a_wall_against_the_table_is_no_object():
     wall = Box((0, 0.5, -0.75), (3.0, 0.1, 2.5))
     frame, labels = look((*ROOM, table(size=(1.2, 0.9)), wall, *THREE), camera(), noise=0.001)
     assert (overlaps(Tabletop().segment(frame), labels) > 0.9).all()
+
+
+def test_an_open_box_and_its_bottom_are_one_object():
+    angles = np.radians(np.arange(0, 360, 15))
+    staves = [Box((0.08 * np.cos(a), 0.08 * np.sin(a), 0), (0.006, 0.025, 0.07), 1, np.degrees(a)) for a in angles]
+    pot = (*staves, Box((0, 0, 0), (0.13, 0.13, 0.004), 1))
+    frame, labels = look((*ROOM, table(), *pot), camera(), noise=0.0005)
+    assert overlaps(Tabletop().segment(frame), labels) > 0.85
 
 
 def test_a_thin_book_is_found():

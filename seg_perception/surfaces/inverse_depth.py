@@ -14,7 +14,7 @@ def inverse_depth(depth: NDArray[np.float32], near: float, far: float) -> NDArra
     return _invert(depth, np.float32(near), np.float32(far))
 
 
-def fill_holes(w: NDArray[np.float32], rounds: int = 2) -> NDArray[np.float32]:
+def fill_holes(w: NDArray[np.float32], rounds: int = 4) -> NDArray[np.float32]:
     """`w` with isolated holes filled: a pixel with at least six measured neighbours of eight gets their median.
 
     A plane through them would follow slopes better; the median never mixes two surfaces.

@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 ARM = 0.009  # m, half the side of the window
+NEAR = 0.004  # m in depth, neighbours this near count, however good the camera
 
 
 def fit_local_planes(
@@ -16,7 +17,7 @@ def fit_local_planes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Per pixel of `mask` (H, W): `planes` (H, W, 3) w, dw/du, dw/dv in 1/m and 1/m/px, and `normals` (H, W, 3).
 
-    Pixels within `gate` 1/m count. Pixels with too few neighbours keep zero slopes and the normal (0, 0, 0).
+    Pixels count that are within `gate` 1/m, or NEAR m in depth. Pixels with too few neighbours keep zero slopes and the normal (0, 0, 0).
     """
     return _fit(w, rays, mask, gate, focal, ARM)
 
@@ -31,6 +32,7 @@ def _fit(w, rays, mask, gate, focal, arm):  # type: ignore[no-untyped-def]
             if mask[v0, u0] == 0:
                 continue
             centre = w[v0, u0]
+            near = max(gate, NEAR * centre * centre)
             radius = min(10, max(3, int(arm * focal * centre + 0.5)))
             stride = 1 if radius <= 4 else (2 if radius <= 8 else 3)
             radius -= radius % stride
@@ -44,7 +46,7 @@ def _fit(w, rays, mask, gate, focal, arm):  # type: ignore[no-untyped-def]
                     if u < 0 or u >= columns or mask[v, u] == 0:
                         continue
                     off = w[v, u] - centre
-                    if abs(off) > gate:
+                    if abs(off) > near:
                         continue
                     s00 += 1
                     s10 += du

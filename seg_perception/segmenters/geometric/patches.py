@@ -9,6 +9,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 BEND_ARM = 0.009  # m, between the bend and each of the two normals compared
+SMALL_STEP = 0.002  # m, smaller ones are none, however good the camera
+GRAZING = 4  # px, of even depth change that is a face and no edge
 MIN_SEED = 12  # px, smaller patches are grown over
 MIN_REST = 6  # px, smaller pieces between steps are left out
 
@@ -23,7 +25,7 @@ def split_patches(
     focal: float,
 ) -> tuple[NDArray[np.int32], int]:
     """Labels (H, W), 0 = none, of patches that bend less than `bend` rad and hold no step over `step` 1/m."""
-    edges = _bends(w, planes, normals, mask, 1.5 * step, np.cos(bend), focal, BEND_ARM)
+    edges = _bends(w, planes, normals, mask, step, np.cos(bend), focal, BEND_ARM)
     labels, count = _components(w, planes, mask, edges, step, MIN_SEED)
     return _grow(w, planes, mask, labels, count, step, MIN_REST)
 
@@ -32,15 +34,31 @@ def split_patches(
 def is_step(w, planes, v, u, q, p, step):  # type: ignore[no-untyped-def]
     """Whether between the neighbours (v, u) and (q, p) depth jumps by more than either one's plane explains."""
     dv, du = q - v, p - u
+    step = max(step, SMALL_STEP * w[v, u] * w[v, u])
     ahead = planes[v, u, 0] + planes[v, u, 1] * du + planes[v, u, 2] * dv - w[q, p]
     if abs(ahead) <= step:
         return False
     back = planes[q, p, 0] - planes[q, p, 1] * du - planes[q, p, 2] * dv - w[v, u]
-    return abs(back) > step
+    return abs(back) > step and not (goes_on(w, v, u, q, p) or goes_on(w, q, p, v, u))
 
 
 @njit(cache=True, nogil=True)
-def _bends(w, planes, normals, mask, tolerance, flat, focal, arm_length):  # type: ignore[no-untyped-def]
+def goes_on(w, v, u, q, p):  # type: ignore[no-untyped-def]
+    """Whether depth goes on beyond (q, p) as from (v, u) to (q, p): a face seen at a grazing angle, too steep for a
+    plane of its own. Blurred edges between two surfaces are shorter and never as even."""
+    dv, du = q - v, p - u
+    jump = w[q, p] - w[v, u]
+    for k in range(1, GRAZING):
+        i, j = q + k * dv, p + k * du
+        if i < 0 or j < 0 or i >= w.shape[0] or j >= w.shape[1] or w[i, j] == 0:
+            return False
+        if abs(w[i, j] - w[i - dv, j - du] - jump) > 0.3 * abs(jump):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _bends(w, planes, normals, mask, step, flat, focal, arm_length):  # type: ignore[no-untyped-def]
     rows, columns = w.shape
     edges = np.zeros((rows, columns), np.uint8)
     for v in range(rows):
@@ -71,9 +89,10 @@ def _bends(w, planes, normals, mask, tolerance, flat, focal, arm_length):  # typ
                 if dot >= flat:
                     continue
                 here = w[v, u]
+                allowed = 1.5 * max(step, SMALL_STEP * here * here)
                 one = planes[v1, u1, 0] + planes[v1, u1, 1] * du + planes[v1, u1, 2] * dv - here
                 two = planes[v2, u2, 0] - planes[v2, u2, 1] * du - planes[v2, u2, 2] * dv - here
-                if abs(one) <= tolerance and abs(two) <= tolerance:
+                if abs(one) <= allowed and abs(two) <= allowed:
                     edges[v, u] = 1
                     break
     return edges

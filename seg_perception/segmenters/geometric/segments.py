@@ -17,7 +17,7 @@ from seg_perception.segmenters.geometric.statistics import Statistics, add_rows,
 
 HOLLOW = np.radians(-5.0)  # mean bend over two arms, of the inside of cups and bowls
 NARROW = 0.012  # m, mean width of handles
-NEAR = 0.07  # m in depth, between a handle and its cup
+NEAR = 0.1  # m in depth, between a handle and its cup
 ALIKE = np.cos(np.radians(20.0))  # normals of two pieces of one surface
 CURVED = 3.0  # times the noise: cameras bend planes that much
 FLAT = 8.0  # times the noise; rougher patches have no plane
