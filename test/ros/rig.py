@@ -162,11 +162,13 @@ class Rig:
         color: Callable[[Image], None] | None = None,
         depth: Callable[[Image], None] | None = None,
         info: Callable[[CameraInfo], None] | None = None,
+        depth_info: Callable[[CameraInfo], None] | None = None,
         only: tuple[str, ...] = ("color", "depth", "color_info", "depth_info"),
         depth_shift: float = 0.0,
         extra_brick: bool = False,
     ) -> int:
-        """Publishes one frame; `color`, `depth`, `info` spoil the messages first. `depth_shift` s, stamp of depth."""
+        """Publishes one frame; `color`, `depth`, `info`, `depth_info` spoil the messages first; without
+        `depth_info`, `info` spoils both. `depth_shift` s, stamp of depth."""
         stamp = self.now() if stamp is None else stamp
         header = Header(stamp=stamp_from_ns(stamp), frame_id=frame_id)
         depth_header = Header(stamp=stamp_from_ns(stamp + round(depth_shift * 1e9)), frame_id=frame_id)
@@ -176,7 +178,7 @@ class Rig:
             "depth": encode_image(depth_picture(extra_brick), "16UC1", depth_header),
             "color": encode_image(color_picture(extra_brick), "rgb8", header),
         }
-        spoil = {"color": color, "depth": depth, "color_info": info, "depth_info": info}
+        spoil = {"color": color, "depth": depth, "color_info": info, "depth_info": depth_info or info}
         for name, message in messages.items():
             if name in only:
                 if spoil[name] is not None:

@@ -140,17 +140,8 @@ def test_depth_in_another_frame(rig: Rig) -> None:
     (brick, *_) = film_status(rig, Status.DEPTH_MISALIGNED, depth=spoil)
     assert "camera_depth_optical_frame" in brick.status_text
     assert "camera_color_optical_frame" in brick.status_text
-
-
-def test_depth_with_another_k(rig: Rig) -> None:
-    def spoil(message: CameraInfo) -> None:  # the second one that is made is depth's
-        spoil.count += 1
-        if spoil.count % 2 == 0:
-            message.k[0] = message.p[0] = 320.0
-
-    spoil.count = 0
-    (brick, *_) = film_status(rig, Status.DEPTH_MISALIGNED, info=spoil)
-    assert "fx=320.0" in brick.status_text
+    assert "no transform" in brick.status_text or "tf2_ros is not installed" in brick.status_text
+    assert "depth.extrinsic" in brick.status_text
 
 
 def test_no_depth(rig: Rig) -> None:
