@@ -48,10 +48,24 @@ def test_what_is_kept_comes_back_and_only_for_its_key(store):
     assert EngineKey(KEY.name, dict(reversed(KEY.fields.items()))).digest == KEY.digest  # order does not matter
 
 
+def test_a_damaged_engine_counts_as_none(store, caplog):
+    store.save(KEY, b"plan", {})
+    (engine,) = store.folder.glob("*.engine")
+    engine.write_bytes(b"plun")
+    assert store.load(KEY) is None
+    assert f"{engine} is damaged" in caplog.text
+    store.save(KEY, b"plan", {})
+    engine.with_suffix(".json").write_text("{")
+    assert store.load(KEY) is None
+    engine.with_suffix(".json").write_text("[]")
+    assert store.load(KEY) is None
+
+
 def test_the_nearest_other_engine_says_what_changed(store):
     assert store.why_not(KEY) == ""
     store.save(KEY, b"plan", {"build_seconds": 312.4})
-    store.save(EngineKey(KEY.name, {"library": "TensorRT 8", "gpu": {}, "model": ""}), b"plan", {})
+    for version in range(5):
+        store.save(EngineKey(KEY.name, {"library": f"TensorRT {version}", "gpu": {}, "model": ""}), b"plan", {})
     store.save(EngineKey("another", {**KEY.fields, "library": "TensorRT 9"}), b"plan", {})
     new = EngineKey(KEY.name, {**KEY.fields, "library": "TensorRT 10.16.1", "gpu": {"name": "RTX 4090"}})
     assert store.why_not(new) == (
