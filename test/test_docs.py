@@ -133,7 +133,7 @@ def test_commands_that_are_shown_are_understood(page):
         assert arguments[0] in COMMANDS, words
         if len(arguments) == 1:
             continue  # only spoken of
-        command = importlib.import_module(f"seg_perception.cli.{arguments[0]}")
+        command = importlib.import_module(f"seg_perception.cli.{arguments[0].replace('-', '_')}")
         _parser(arguments[0], command).parse_args(arguments)  # exits on what it does not know
 
 

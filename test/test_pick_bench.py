@@ -18,7 +18,7 @@ from seg_perception.grasping.gripper import load_gripper
 from seg_perception.scene import Grasp, GraspKind
 from seg_perception.sim.picking import bench
 from seg_perception.sim.picking.bench import Settings, run
-from seg_perception.sim.picking.bound import find_any
+from seg_perception.sim.picking.bound import find_any, find_any_seal
 from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.results import markdown, summarise, wilson
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
@@ -116,6 +116,8 @@ def test_a_thing_lifted_along_is_not_a_pick():
     world.place(1, transform(translation=[0.0, 0.0, 0.0810]))  # lies on the brick
     world.step(0.3)
     world.rest = world.state()
+    assert world.carries(0) == pytest.approx(1.0, abs=0.05)
+    assert world.carries(1) == 0.0
     short = replace(GRIPPER, palm_size=(0.02, 0.1, 0.02), finger_length=0.09)
     tall = World(world.things, short)
     for i in range(2):
@@ -273,6 +275,9 @@ def test_what_can_be_picked_at_all_is_found():
     assert find_any(standing((BRICK, 0.0, 0.0)), 0, 0)[1].outcome is Outcome.PICKED
     wide = Thing("wide", (box((0.12, 0.12, 0.1), (0, 0, 0.05)),))  # 85 mm of stroke
     assert find_any(standing((wide, 0.0, 0.0)), 0, 0)[1].outcome is Outcome.NO_GRASP
+    assert find_any_seal(standing((wide, 0.0, 0.0)), 0, CUP, 0)[1].outcome is Outcome.PICKED
+    pebble = Thing("pebble", (Piece("sphere", (0.012,), transform(translation=(0, 0, 0.012))),))
+    assert find_any_seal(standing((pebble, 0.0, 0.0)), 0, CUP, 0)[1].outcome is Outcome.NO_GRASP
 
 
 # -- the benchmark -----------------------------------------------------------------------------------------------------

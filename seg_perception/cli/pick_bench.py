@@ -13,6 +13,8 @@ import yaml
 
 from seg_perception.cli.console import add_config, positive, progress, say
 from seg_perception.config import load_config, to_mapping
+from seg_perception.grasping.gripper import load_gripper
+from seg_perception.options import Selected
 from seg_perception.plugins import require
 from seg_perception.report import to_json, write_json
 from seg_perception.sim.noise import NOISE_MODELS
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compared on the same scenes, e.g. top_down,antipodal (config's)",
     )
     parser.add_argument(
-        "--gripper", metavar="NAME", help="a shipped gripper or a .yaml file, for all planners (theirs)"
+        "--gripper", metavar="NAME", help="a shipped gripper or a .yaml file, for the planners of its kind (theirs)"
     )
     parser.add_argument(
         "--scenes", type=_words, default=list(SCENES), metavar="KINDS", help=f"of {','.join(SCENES)} (all)"
@@ -101,8 +103,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if options.segmenter:
         overrides.append(f"segmenter.plugin={options.segmenter}")
     config = load_config(*(options.config or []), overrides=overrides)
-    if options.gripper:
-        names = [planner.plugin for planner in config.grasping.planners]
+    if options.gripper:  # jaws for the planners that have jaws, a cup for those that have cups
+        kind = type(load_gripper(options.gripper))
+        names = [p.plugin for p in config.grasping.planners if isinstance(load_gripper(_gripper(p)), kind)]
+        if not names:
+            raise ValueError(f"gripper '{options.gripper}': no planner here works with a {kind.__name__}")
         overrides += [f"grasping.{name}.gripper={options.gripper}" for name in names]
         config = load_config(*(options.config or []), overrides=overrides)
     return Settings(
@@ -118,6 +123,12 @@ def settings_of(options: argparse.Namespace) -> Settings:
         per_object=options.per_object,
         bound=options.bound,
     )
+
+
+def _gripper(planner: Selected) -> Any:
+    if not hasattr(planner.config, "gripper"):
+        raise ValueError(f"planner '{planner.plugin}' has no option 'gripper': nobody knows what it grasps with")
+    return planner.config.gripper
 
 
 def _targets(settings: Settings, jobs: int, trials: list[Trial]) -> Any:

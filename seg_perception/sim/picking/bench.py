@@ -7,10 +7,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,17 @@ from seg_perception.masks import Masks
 from seg_perception.pipeline import Pipeline, gravity_of
 from seg_perception.plugins import GraspPlanner
 from seg_perception.scene import Grasp, GraspKind, Instances, Scene
-from seg_perception.sim.picking.bound import NAME, find_any
+from seg_perception.sim.picking.bound import CUP_NAME, NAME, find_any, find_any_seal
 from seg_perception.sim.picking.gallery import tile
 from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.scenes import SCENES, SPLITS, PickScene, make_scene
 from seg_perception.sim.picking.seal import Cup, check_seal
 from seg_perception.sim.picking.things import Maker, chosen_kinds
 from seg_perception.sim.picking.trial import Outcome, Verdict, execute
+from seg_perception.sim.picking.world import World
 
 SAME = 0.4  # IoU of the truth and the mask that stands for it
+Search = Callable[[World, int, int], tuple[Grasp | None, Verdict]]
 MASKS = ("truth", "segmenter")
 
 
@@ -132,10 +134,10 @@ def run_scene(settings: Settings, kind: str, seed: int) -> list[Trial]:
             for rank, (grasp, outcome) in enumerate(tried or [(None, verdict)]):
                 picture = None if outcome.outcome.success else seen.picture(target, grasp, outcome)
                 trials.append(Trial({**about, "rank": rank, **_record(grasp, outcome)}, picture))
-        if settings.bound:
+        for name, search in bench.bounds.items() if settings.bound else ():
             start = time.perf_counter()
-            found, outcome = find_any(scene.world, target, seed)
-            about |= {"planner": NAME, "milliseconds": 1000 * (time.perf_counter() - start)}
+            found, outcome = search(scene.world, target, seed)
+            about |= {"planner": name, "milliseconds": 1000 * (time.perf_counter() - start)}
             picture = None if outcome.outcome.success else seen.picture(target, None, outcome)
             trials.append(Trial({**about, "rank": 0, **_record(found, outcome)}, picture))
     return trials
@@ -197,6 +199,10 @@ class Bench:
         jaws = {g.name: g for g in self.grippers.values() if hasattr(g, "stroke")}
         if len(jaws) > 1:
             raise ValueError(f"planners: expected one gripper for all, got {', '.join(sorted(jaws))}")
+        cups = {g.name: Cup.of(g) for g in self.grippers.values() if not hasattr(g, "stroke")}
+        self.bounds: dict[str, Search] = {NAME: find_any} if jaws else {}
+        for name, cup in cups.items():
+            self.bounds[f"{CUP_NAME}, {name}"] = partial(_with_cup, cup)
         self.gripper = next(iter(jaws.values()), None) or load_gripper(
             "robotiq_2f_85"
         )  # parked when only cups are tried
@@ -208,6 +214,10 @@ class Bench:
             scene.world.reset()
             return check_seal(scene.world, target, T_world_grasp, Cup.of(self.grippers[planner]))
         return execute(scene.world, target, T_world_grasp, grasp)
+
+
+def _with_cup(cup: Cup, world: World, target: int, seed: int) -> tuple[Grasp | None, Verdict]:
+    return find_any_seal(world, target, cup, seed)
 
 
 @lru_cache(maxsize=1)

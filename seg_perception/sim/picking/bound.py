@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 
 from seg_perception.geometry import rotation_with_z, transform
 from seg_perception.scene import Grasp, GraspKind
+from seg_perception.sim.picking.seal import Cup, check_seal
 from seg_perception.sim.picking.things import Piece
 from seg_perception.sim.picking.trial import Outcome, Verdict, execute
 from seg_perception.sim.picking.world import World
 
-NAME = "any grasp"
-SAMPLES, TRIES = 800, 24  # poses looked at, and of those without collision how many are carried out
+NAME, CUP_NAME = "any grasp", "any cup"
+SAMPLES, TRIES = 1600, 32  # poses looked at, and of those without collision how many are carried out
 TILTS = (0.0, 20.0, 40.0, 60.0)  # degrees from straight down
 OPENINGS = (1.0, 0.6, 0.35)  # of the stroke
+LIFT = 0.012  # m, poses are raised by up to this: fingertips reach below the tool centre point
+SPOTS = 250  # tried for a cup
 WAY = (0.0, 0.01, 0.03, 0.06, 0.1)  # m before the grasp where the gripper must hit nothing
 
 
@@ -40,17 +43,40 @@ def find_any(world: World, target: int, seed: int) -> tuple[Grasp | None, Verdic
     return None, Verdict(Outcome.NO_GRASP, other=f"{tried} tried, last: {last.outcome.value}")
 
 
+def find_any_seal(world: World, target: int, cup: Cup, seed: int) -> tuple[Grasp | None, Verdict]:
+    """A spot where the cup, square to the surface, holds thing `target`, or that none was found."""
+    rng = np.random.default_rng((seed, target))
+    last = Verdict(Outcome.NO_GRASP, other="no surface from above")
+    world.reset()
+    for _ in range(SPOTS):
+        tilt, turn = np.radians(rng.uniform(0.0, TILTS[-1])), rng.uniform(0, 2 * np.pi)
+        up = np.array([np.sin(tilt) * np.cos(turn), np.sin(tilt) * np.sin(turn), np.cos(tilt)])
+        spot = world.meet(_some_point(world, target, rng) + 0.4 * up, -up)
+        if spot is None or spot.thing != target or spot.normal[2] < np.cos(np.radians(TILTS[-1])):
+            continue
+        T = transform(rotation_with_z(-spot.normal), spot.point)
+        last = check_seal(world, target, T, cup)
+        if last.outcome.success:
+            return Grasp(T, 0.0, float("nan"), GraspKind.SUCTION, CUP_NAME), last
+    return None, Verdict(Outcome.NO_GRASP, other=f"last: {last.outcome.value} {last.other}")
+
+
+def _some_point(world: World, target: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(3,) m inside thing `target`."""
+    pieces = world.things[target].pieces
+    T = world.pose(target)
+    return T[:3, :3] @ _inside(pieces[rng.integers(len(pieces))], rng) + T[:3, 3]
+
+
 def _some_grasp(world: World, target: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
     """A pose with its tool centre point inside the thing, and an opening."""
-    pieces = world.things[target].pieces
-    inside = _inside(pieces[rng.integers(len(pieces))], rng)
+    point = _some_point(world, target, rng) + rng.uniform(0.0, LIFT) * np.array([0.0, 0.0, 1.0])
     tilt, turn = np.radians(TILTS[rng.integers(len(TILTS))]), rng.uniform(0, 2 * np.pi)
     approach = np.array([np.sin(tilt) * np.cos(turn), np.sin(tilt) * np.sin(turn), -np.cos(tilt)])
-    roll = rng.uniform(0, np.pi)
-    spin = np.array([[np.cos(roll), -np.sin(roll), 0.0], [np.sin(roll), np.cos(roll), 0.0], [0.0, 0.0, 1.0]])
-    T_world_thing = world.pose(target)
-    point = T_world_thing[:3, :3] @ inside + T_world_thing[:3, 3]
-    return transform(rotation_with_z(approach) @ spin, point), world.gripper.stroke * float(rng.choice(OPENINGS))
+    along = (
+        rng.standard_normal(3) if rng.uniform() < 0.5 else world.pose(target)[:3, rng.integers(3)]
+    )  # or one of its axes
+    return transform(rotation_with_z(approach, along), point), world.gripper.stroke * float(rng.choice(OPENINGS))
 
 
 def _inside(piece: Piece, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -17,12 +17,13 @@ from seg_perception.sim.picking.world import PILE, World
 SCENES = {"single": (1, 1), "clutter": (6, 10)}  # how many things
 SPLITS = {"development": 0, "held_out": 1_000_000}  # first seed; held-out scenes are never looked at while tuning
 SEEN, PIXELS = 0.5, 300  # a target shows this share of its outline, and so many pixels
+LOADED = 1 / 3  # and carries less than this share of another thing's weight: that one is picked first
 TRIES = 8  # a thing alone that rolls away is dropped again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PickScene:
-    """A settled world, its picture, and which things are targets: those that are half seen or more."""
+    """A settled world, its picture, and which things are targets: half seen or more, nothing lying on them."""
 
     world: World
     view: View
@@ -46,5 +47,5 @@ def make_scene(
         return None
     view = take_view(world, random_camera(rng), seed, noise)
     pixels = np.bincount(view.labels.ravel(), minlength=count + 1)[1:]
-    targets = np.flatnonzero(stayed & (view.visible >= SEEN) & (pixels >= PIXELS))
-    return PickScene(world, view, tuple(targets.tolist()))
+    seen = np.flatnonzero(stayed & (view.visible >= SEEN) & (pixels >= PIXELS))
+    return PickScene(world, view, tuple(int(i) for i in seen if world.carries(i) < LOADED))

@@ -31,12 +31,13 @@ ACCELERATION = 9.81 + 5.0  # m/s^2, gravity and the shaking of `trial`
 @dataclass(frozen=True, slots=True)
 class Cup:
     """A suction cup, metres: a lip of `cup_radius`, `cup_length` before a body of `body_radius`; it bends by
-    `max_tilt` rad to lie flat."""
+    `max_tilt` rad to lie flat and holds `max_force` N, 0 = by its area."""
 
     cup_radius: float
     cup_length: float
     body_radius: float
-    max_tilt: float = np.radians(12.0)
+    max_tilt: float = 0.2
+    max_force: float = 0.0
 
     @classmethod
     def of(cls, gripper: Any) -> Cup:
@@ -45,7 +46,8 @@ class Cup:
         missing = [name for name in names if not hasattr(gripper, name)]
         if missing:
             raise ValueError(f"gripper '{getattr(gripper, 'name', gripper)}': no suction cup: no {', '.join(missing)}")
-        return cls(*(float(getattr(gripper, name)) for name in names))
+        more = {name: getattr(gripper, name) for name in ("max_tilt", "max_force") if hasattr(gripper, name)}
+        return cls(*(float(getattr(gripper, name)) for name in names), **more)
 
 
 def check_seal(world: World, target: int, T_world_grasp: NDArray[np.float64], cup: Cup) -> Verdict:
@@ -76,7 +78,7 @@ def check_seal(world: World, target: int, T_world_grasp: NDArray[np.float64], cu
     height, _ = _cast(world, T_world_grasp, inner)
     if (np.column_stack([inner, np.ones(len(inner))]) @ slope - height > bulge).any():
         return Verdict(Outcome.NO_SEAL, "cup", "bulge")
-    force = VACUUM * np.pi * cup.cup_radius**2
+    force = cup.max_force or VACUUM * np.pi * cup.cup_radius**2
     arm = float(np.linalg.norm((world.com(target) - T_world_grasp[:3, 3])[:2]))
     if world.mass(target) * ACCELERATION * (arm + cup.cup_radius) > force * cup.cup_radius:
         return Verdict(Outcome.TOO_HEAVY, "cup", f"{world.mass(target):.2f} kg, {1000 * arm:.0f} mm off centre")
@@ -89,13 +91,12 @@ def _cast(
     """Along the approach through each of `xy` (N, 2) m of the grasp's frame: how far beyond its origin something is
     met, inf = nothing, and which thing, -1 = the table or nothing."""
     starts = xy @ T[:3, :2].T + T[:3, 3] - BEFORE * T[:3, 2]
-    geoms, one = np.full(len(xy), -1, np.int32), np.full(1, -1, np.int32)
-    heights = np.full(len(xy), np.inf)
+    heights, things = np.full(len(xy), np.inf), np.full(len(xy), -1)
     for k, start in enumerate(starts):
-        distance = world.mujoco.mj_ray(world.model, world.data, start, T[:3, 2].copy(), None, 1, -1, one)
-        if distance >= 0:
-            heights[k], geoms[k] = distance - BEFORE, one[0]
-    return heights, world.thing_of(geoms)
+        spot = world.meet(start, T[:3, 2].copy())
+        if spot is not None:
+            heights[k], things[k] = spot.distance - BEFORE, spot.thing
+    return heights, things
 
 
 def _hit(world: World, target: int, thing: int, part: str) -> Verdict:

@@ -88,7 +88,8 @@ def wall(outer: Sequence[tuple[float, float]], thickness: float) -> list[Piece]:
 
 
 def _box(rng: np.random.Generator) -> Thing:
-    return Thing("box", (box((rng.uniform(0.025, 0.072), rng.uniform(0.04, 0.12), rng.uniform(0.03, 0.14))),))
+    """Two of its sides fit between usual jaws, so that it can be taken whatever it lies on."""
+    return Thing("box", (box((rng.uniform(0.025, 0.07), rng.uniform(0.03, 0.07), rng.uniform(0.03, 0.14))),))
 
 
 def _plate(rng: np.random.Generator) -> Thing:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from seg_perception.sim.picking.things import Piece, Thing
 STEP = 0.001  # s
 AWAY = 5.0  # m, where things wait that are not on the table
 PARKED = np.array([0.0, 0.0, 2.5])  # m, the hand while it is not needed
+REACH = 3.0  # m, of rays
 RADIUS = 0.34  # m, what rests farther from the middle of the table has left the scene
 PILE = 0.13  # m, things are dropped this near the middle
 AT_REST = 0.004  # m/s and, for turns, 10 times that in rad/s
@@ -26,6 +28,16 @@ TABLE = "table"
 ROLLING = 0.0015  # m, friction against rolling: without any a ball never rests
 ARM = (1.5, 3e4, 400.0)  # hand: kg, N/m, N s/m; as stiff as a robot's arm
 FINGER = (0.2, 2e4, 350.0)  # fingers: kg, N/m, N s/m: they close with about 0.1 m/s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spot:
+    """Where a ray ends: `point` and outward `normal` (3,), which thing (-1 = the table), `distance` m."""
+
+    point: NDArray[np.float64]
+    normal: NDArray[np.float64]
+    thing: int
+    distance: float
 
 
 class World:
@@ -97,6 +109,30 @@ class World:
         table = np.full(self.model.nbody + 1, -1)
         table[self.bodies] = np.arange(len(self.things))
         return table[np.where(geoms >= 0, self.model.geom_bodyid[geoms], self.model.nbody)]
+
+    def meet(self, start: NDArray[np.float64], direction: NDArray[np.float64]) -> Spot | None:
+        """What a ray from `start` along the unit `direction` meets first; None = nothing."""
+        geom, distance, normal = np.full(1, -1, np.int32), np.empty(1), np.empty(3)
+        cast = self.mujoco.mj_multiRay
+        cast(self.model, self.data, start, direction, None, 1, -1, geom, distance, normal, 1, REACH)
+        if geom[0] < 0:
+            return None
+        return Spot(start + distance[0] * direction, normal, int(self.thing_of(geom)[0]), float(distance[0]))
+
+    def carries(self, i: int) -> float:
+        """The largest share of another thing's weight that rests on thing i."""
+        shares = np.zeros(len(self.things))
+        force = np.empty(6)
+        for k, contact in enumerate(self.data.contact[: self.data.ncon]):
+            first, second = self.thing_of(contact.geom)
+            if i not in (first, second) or min(first, second) < 0:
+                continue
+            self.mujoco.mj_contactForce(self.model, self.data, k, force)
+            on_second = float(force[:3] @ contact.frame.reshape(3, 3)[:, 2])  # N, upwards
+            other = first if second == i else second
+            down = -on_second if second == i else on_second
+            shares[other] += down / (self.mass(other) * 9.81)
+        return float(shares.max())
 
     def com(self, i: int) -> NDArray[np.float64]:
         """Centre of mass (3,) m of thing i."""
