@@ -238,6 +238,27 @@ def test_labelled_real_frames(data_dir):
     assert with_dropout["f_50"] > 0.98
 
 
+def turned(frame: Frame, truth: np.ndarray, view: str) -> tuple[Frame, np.ndarray]:
+    """The frame mirrored, turned by 180 degrees, or with every second pixel left out."""
+    pick = {"mirrored": np.s_[:, ::-1], "upside down": np.s_[::-1, ::-1], "half": np.s_[::2, ::2]}[view]
+    k = frame.intrinsics
+    cx, cy = (k.width - 1 - k.cx, k.cy if view == "mirrored" else k.height - 1 - k.cy)
+    new = Intrinsics(k.width, k.height, k.fx, k.fy, cx, cy)
+    if view == "half":
+        new = Intrinsics(k.width // 2, k.height // 2, k.fx / 2, k.fy / 2, k.cx / 2, k.cy / 2)
+    return Frame(frame.color[pick].copy(), frame.depth[pick].copy(), new), truth[pick]
+
+
+@pytest.mark.parametrize("view", ["mirrored", "upside down", "half"])
+def test_real_frames_seen_otherwise(data_dir, view):
+    scores = []
+    for frame, truth in list(mosd(data_dir))[::5]:
+        other, labels = turned(frame, truth, view)
+        scores.append(score_frame(Tabletop().segment(other).masks, labels, ~np.isfinite(other.depth)))
+    assert average(scores)["weighted_overlap"] > 0.97
+    assert average(scores)["f_50"] > 0.97
+
+
 # Pixels on the objects of the desk, and on what is none: desk, floor, chairs, walls, things behind.
 YCBV = {
     "000001": ([(136, 296), (185, 407), (358, 370), (432, 321), (370, 185)],

@@ -19,36 +19,34 @@ def fit_local_planes(
 
     Pixels count that are within `gate` 1/m, or NEAR m in depth. Pixels with too few neighbours keep zero slopes and the normal (0, 0, 0).
     """
-    return _fit(w, rays, mask, gate, focal, ARM)
+    return _fit(np.where(mask > 0, w, np.float32(0)), rays, np.float32(gate), focal, ARM)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _fit(w, rays, mask, gate, focal, arm):  # type: ignore[no-untyped-def]
+def _fit(w, rays, gate, focal, arm):  # type: ignore[no-untyped-def]
     rows, columns = w.shape
     planes = np.zeros((rows, columns, 3), np.float32)
     normals = np.zeros((rows, columns, 3), np.float32)
     for v0 in range(rows):
         for u0 in range(columns):
-            if mask[v0, u0] == 0:
-                continue
             centre = w[v0, u0]
-            near = max(gate, NEAR * centre * centre)
+            if centre == 0:
+                continue
+            near = np.float32(max(gate, NEAR * centre * centre))  # 0, no foreground, is always farther off
             radius = min(10, max(3, int(arm * focal * centre + 0.5)))
             stride = 1 if radius <= 4 else (2 if radius <= 8 else 3)
             radius -= radius % stride
             s00 = s10 = s01 = s20 = s11 = s02 = t0 = t1 = t2 = np.float32(0)
-            for dv in range(-radius, radius + 1, stride):
-                v = v0 + dv
-                if v < 0 or v >= rows:
-                    continue
-                for du in range(-radius, radius + 1, stride):
-                    u = u0 + du
-                    if u < 0 or u >= columns or mask[v, u] == 0:
-                        continue
+            top = v0 - min(radius, v0 // stride * stride)
+            left = u0 - min(radius, u0 // stride * stride)
+            for v in range(top, min(rows, v0 + radius + 1), stride):
+                dv = np.float32(v - v0)
+                for u in range(left, min(columns, u0 + radius + 1), stride):
                     off = w[v, u] - centre
                     if abs(off) > near:
                         continue
-                    s00 += 1
+                    du = np.float32(u - u0)
+                    s00 += np.float32(1)
                     s10 += du
                     s01 += dv
                     s20 += du * du
