@@ -524,6 +524,23 @@ def test_gpu_check_fills_its_table(gpu_check, stand_in, contracts, tmp_path):
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+class AtOnce(StandInDevice):
+    """What torch queues on a GPU's stream by itself happens at once on the CPU, so the rest must too."""
+
+    def enqueue(self, work):
+        work()
+
+    def capture(self, work):
+        return (lambda: None) if self.stale_graph else work
+
+
+@pytest.mark.parametrize(("stale", "result"), [(False, "ok"), (True, "WRONG: results differ")])
+def test_gpu_check_finds_a_graph_that_replays_nothing(gpu_check, torch, stale, result):
+    device = AtOnce(torch)
+    device.stale_graph = stale
+    assert gpu_check.check_device(device)["result"] == result
+
+
 def test_gpu_check_says_when_there_is_nothing_to_check(gpu_check, monkeypatch, capsys):
     def no_driver(index):
         raise ConfigError("no NVIDIA driver (libcuda.so.1 is not there)")
