@@ -17,7 +17,8 @@ def fit_local_planes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Per pixel of `mask` (H, W): `planes` (H, W, 3) w, dw/du, dw/dv in 1/m and 1/m/px, and `normals` (H, W, 3).
 
-    Pixels count that are within `gate` 1/m, or NEAR m in depth. Pixels with too few neighbours keep zero slopes and the normal (0, 0, 0).
+    Pixels count that are within `gate` 1/m, or NEAR m in depth. Pixels with too few neighbours keep zero slopes and
+    the normal (0, 0, 0).
     """
     return _fit(np.where(mask > 0, w, np.float32(0)), rays, np.float32(gate), focal, ARM)
 
