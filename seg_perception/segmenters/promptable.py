@@ -89,13 +89,13 @@ class PromptableConfig:
 
     def __post_init__(self) -> None:
         if len(self.points) % 2:
-            raise ConfigError(f"points: expected pairs x, y, got {len(self.points)} numbers")
+            raise ValueError(f"points: expected pairs x, y, got {len(self.points)} numbers")
         if self.point_labels and len(self.point_labels) * 2 != len(self.points):
-            raise ConfigError(f"point_labels: expected {len(self.points) // 2}, got {len(self.point_labels)}")
+            raise ValueError(f"point_labels: expected {len(self.points) // 2}, got {len(self.point_labels)}")
         if len(self.box) not in (0, 4):
-            raise ConfigError(f"box: expected x_min, y_min, x_max, y_max, got {len(self.box)} numbers")
+            raise ValueError(f"box: expected x_min, y_min, x_max, y_max, got {len(self.box)} numbers")
         if self.prompts == "points" and not (self.points or self.box):
-            raise ConfigError("prompts: points, but neither points nor box are given")
+            raise ValueError("prompts: points, but neither points nor box are given")
 
 
 class Promptable:
