@@ -16,6 +16,7 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4"],  # torch owns the CUDA buffers and streams
     "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
     "kserve": ["tritonclient[grpc,http]>=2.50"],
+    "quantize": ["nncf>=2.14", "onnx>=1.16", "onnxruntime>=1.23", "openvino>=2025.0"],
     "sim": ["mujoco>=3.5"],
     "viz": ["open3d>=0.19"],
     "dev": ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "types-PyYAML"],
@@ -45,6 +46,7 @@ setup(
     # <prefix>/share/seg_perception, as in a ROS 2 install; seg_perception.files.shipped() finds them there.
     data_files=[
         ("share/seg_perception", ["package.xml", "entry_points.txt"]),  # read above, so a source archive needs them
+        ("share/seg_perception/models", ["models/manifest.yaml"]),
         *((f"share/seg_perception/{folder}", files) for folder, files in config_files().items()),
     ],
     install_requires=[

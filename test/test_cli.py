@@ -298,7 +298,7 @@ def test_wrong_usage_is_exit_code_2(arguments, line, capsys):
         (["run", "FOLDER", "--config", "yolo", "--set", "segmenter.model=/no/m.onnx"], "no such file: /no/m.onnx"),
         (["run", "FOLDER", *NEAR, "--output", "/proc/out"], "/proc/out"),
         (["evaluate", "FOLDER", *NEAR, "--json", "/proc/out.json"], "/proc/"),
-        (["models", "/nowhere"], "/nowhere: no such folder"),
+        (["models", "list", "/nowhere"], "/nowhere: no such folder"),
         (["parameters", "--set", "max_instances=0"], "max_instances: expected 1 to 1000, got 0"),
     ],
 )
@@ -333,7 +333,7 @@ def test_models_lists_files_and_what_they_take(models_dir, tmp_path, capsys):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     (tmp_path / "built.engine").write_bytes(b"12345")
     (tmp_path / "notes.txt").write_text("no model either")
-    assert main(["models", str(models_dir), str(tmp_path), "--json"]) == 0
+    assert main(["models", "list", str(models_dir), str(tmp_path), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     by_name = {Path(m["path"]).name: m for m in listed["models"]}
     yolo = by_name["yolo11n-seg.onnx"]
@@ -343,12 +343,12 @@ def test_models_lists_files_and_what_they_take(models_dir, tmp_path, capsys):
     assert (by_name["built.engine"]["format"], by_name["built.engine"]["bytes"]) == ("TensorRT engine", 5)
     assert "notes.txt" not in by_name
     assert {"name": "tabletop", "error": None} in listed["plugins"]["segmenters"]
-    assert main(["models", str(models_dir)]) == 0
+    assert main(["models", "list", str(models_dir)]) == 0
     assert "images 1x3x640x640 -> output0 1x300x38, output1 1x32x160x160" in capsys.readouterr().out
 
 
 def test_models_without_any(tmp_path, capsys):
-    assert main(["models", str(tmp_path)]) == 0
+    assert main(["models", "list", str(tmp_path)]) == 0
     assert f"no model files in {tmp_path}" in capsys.readouterr().out
 
 

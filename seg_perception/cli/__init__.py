@@ -19,7 +19,7 @@ from seg_perception.cli.interrupt import Interruptible, check, seen
 COMMANDS = {
     "run": "a folder of RGB-D frames to objects.json and pictures",
     "evaluate": "score a configuration against labelled frames",
-    "models": "list model files, and the plugins that use them",
+    "models": "model files: list, inspect, verify, bench, build, convert, quantize, pull",
     "doctor": "check this machine and say what to fix",
     "parameters": "list everything that can be set",
     "pick-bench": "try grasps in physics, with your gripper",

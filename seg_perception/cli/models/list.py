@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""`seg-perception models`: the model files here, what they take and give, and the plugins that could use them."""
+"""`seg-perception models list`: the model files here, the plugins that could use them, the models known by name."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from seg_perception.cli.console import add_json, write_result
 from seg_perception.files import shipped
 from seg_perception.plugins import PluginError, TensorSpec, available, load_plugin
 from seg_perception.segmenters.class_names import parse_names
+from seg_perception.zoo.manifest import read_manifest
 
 FORMATS = {
     ".onnx": "ONNX",
@@ -43,6 +45,7 @@ def execute(options: argparse.Namespace) -> int:
         "plugins": {
             group: [_installed(group, name) for name in available(group)] for group in ("segmenters", "backends")
         },
+        "known": [{"name": name, **asdict(model)} for name, model in read_manifest().items()],
     }
     if options.json:
         write_result(result, options.json)
@@ -109,6 +112,9 @@ def _text(result: dict[str, Any]) -> str:
     for group, plugins in result["plugins"].items():
         shown = (p["name"] + (f" (broken: {p['error']})" if p["error"] else "") for p in plugins)
         lines.append(f"{group}: {', '.join(shown) or 'none'}")
+    for known in result["known"]:
+        where = known["url"] or "no address is known"
+        lines.append(f"known: {known['name']}, {known['about']}, licence {known['licence']}; {where}")
     return "\n".join(lines)
 
 
