@@ -45,8 +45,9 @@ def main() -> None:
 def write_tables(batches: list[dict]) -> None:
     parts = [BEGIN, ""]
     for batch in batches:
-        about = f"{batch['split']} seeds from {batch['skip']}, sensor {batch['noise']}, gripper {batch['gripper']}"
-        parts += [f"### {batch['title']}", "", f"{about}, MuJoCo {batch['mujoco']}.", "", markdown(batch["rows"])]
+        seeds = f"{batch['split'].replace('_', '-').capitalize()} seeds from number {batch['skip']} on"
+        about = f"{seeds}, {batch['gripper']}, noise of a {batch['noise']}, MuJoCo {batch['mujoco']}."
+        parts += [f"### {batch['title']}", "", about, "", markdown(batch["rows"])]
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     PAGE.write_text(before + "\n".join([*parts, END]) + rest.partition(END)[2], encoding="utf-8")
 

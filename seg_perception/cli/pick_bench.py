@@ -18,7 +18,7 @@ from seg_perception.options import Selected
 from seg_perception.plugins import require
 from seg_perception.report import to_json, write_json
 from seg_perception.sim.noise import NOISE_MODELS
-from seg_perception.sim.picking.bench import MASKS, Settings, Trial, run
+from seg_perception.sim.picking.bench import MASKS, Settings, Trial, bench_of, run
 from seg_perception.sim.picking.gallery import grid
 from seg_perception.sim.picking.results import markdown, summarise
 from seg_perception.sim.picking.scenes import SCENES, SPLITS
@@ -80,7 +80,7 @@ def run_to_result(options: argparse.Namespace) -> dict[str, Any]:
         "skip": settings.skip,
         "masks": options.segmenter or settings.masks,
         "noise": settings.noise,
-        "gripper": options.gripper or "as configured",
+        "gripper": ", ".join(dict.fromkeys(g.name for g in bench_of(settings.config).grippers.values())),
         "mujoco": mujoco.__version__,
         "rows": [],
         "trials": [],
