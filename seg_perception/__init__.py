@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """RGB-D in; per-object masks, point clouds, oriented boxes and grasps out.
 
-    from seg_perception import Frame, Intrinsics, Pipeline, load_config
+Begin with `from seg_perception import Frame, Intrinsics, Pipeline, load_config`.
 """
 
 import importlib
