@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a frame to a scene. Read this file first: it is the whole system in one screen.
 
-    frame --segment--> instances --fuse--> objects --track--> ids --plan--> grasps --> scene
+frame --segment--> instances --fuse--> objects --track--> ids --plan--> grasps --> scene
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seg_perception.grasping.planning import pick_order, plan_object
 from seg_perception.grasping.surroundings import scene_points
 from seg_perception.masks import Masks
 from seg_perception.plugins import GraspPlanner, Segmenter, Tracker
-from seg_perception.scene import Frame, GraspStatus, Instances, Object3D, Plane, Scene
+from seg_perception.scene import Frame, GraspStatus, Instances, Intrinsics, Object3D, Plane, Scene
 from seg_perception.support import find_supports
 
 OPTICAL_AXIS = np.array([0.0, 0.0, 1.0])
@@ -89,7 +89,9 @@ class Pipeline:
             if row not in wanted:
                 continue
             if budget and time.perf_counter() - start > budget:
-                objects[row] = replace(objects[row], grasp_status=GraspStatus.BUDGET, grasp_text="over the frame's budget")
+                objects[row] = replace(
+                    objects[row], grasp_status=GraspStatus.BUDGET, grasp_text="over the frame's budget"
+                )
                 continue
             obj = objects[row]
             down = gravity_of(scene.frame, obj.support or scene.support)
@@ -99,12 +101,12 @@ class Pipeline:
 
     def warm_up(self, width: int = 640, height: int = 480) -> None:
         """Compiles and loads what the first frame would otherwise wait for."""
-        from seg_perception.scene import Intrinsics
-
         intrinsics = Intrinsics(width, height, width, width, width / 2, height / 2)
         depth = np.full((height, width), 1.0, np.float32)
         depth[height // 3 : height // 2, width // 3 : width // 2] = 0.9
         frame = Frame(np.zeros((height, width, 3), np.uint8), depth, intrinsics)
+        if hasattr(self.segmenter, "warm_up"):
+            self.segmenter.warm_up()
         self.segmenter.segment(frame)
         mask = (depth < 0.95)[None]
         instances = Instances.of(Masks.from_dense(mask))
