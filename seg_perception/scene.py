@@ -114,6 +114,8 @@ class Frame:
     measured, -inf = nearer and +inf = farther than the sensor's range (REP 117), 0 and below = not measured; None = no
     depth. `intrinsics` None = unusable calibration. `withheld` says why 3D must not be computed although the images
     are there. `ignore` (H, W) bool, True = never part of an object (the robot). `gravity` (3,) unit, camera frame.
+    `T_fixed_camera` (4, 4) puts camera points into a frame that does not move with the camera (the robot's base, a
+    map), at this stamp; None = unknown.
     """
 
     color: NDArray[np.uint8]
@@ -125,6 +127,7 @@ class Frame:
     gravity: NDArray[np.float64] | None = None
     withheld: Status | None = None
     withheld_text: str = ""
+    T_fixed_camera: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -144,6 +147,8 @@ class Frame:
             raise ValueError(f"ignore: expected {self.color.shape[:2]} like the color image, got {self.ignore.shape}")
         if self.gravity is not None:
             object.__setattr__(self, "gravity", unit_vector("gravity", self.gravity))
+        if self.T_fixed_camera is not None:
+            object.__setattr__(self, "T_fixed_camera", rigid_transform("T_fixed_camera", self.T_fixed_camera))
 
     @property
     def height(self) -> int:
@@ -412,3 +417,15 @@ def unit_vector(name: str, value: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(length) or length < 1e-9:
         raise ValueError(f"{name}: expected 3 numbers with a direction, got {vector.tolist()}")
     return vector / length
+
+
+def rigid_transform(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """`value` (4, 4) as float64. Raises ValueError naming it when it is not a rotation and a translation."""
+    T = np.asarray(value, np.float64)
+    if T.shape != (4, 4) or not np.isfinite(T).all():
+        raise ValueError(f"{name}: expected (4, 4) finite numbers, got {T.tolist()}")
+    if np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() > 1e-3 or np.linalg.det(T[:3, :3]) < 0:
+        raise ValueError(f"{name}: expected a rotation in the upper left, got {T[:3, :3].tolist()}")
+    if not np.allclose(T[3], [0, 0, 0, 1]):
+        raise ValueError(f"{name}: expected a last row 0 0 0 1, got {T[3].tolist()}")
+    return T

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of trackers: where remembered points are in a new image, and how many pixels two sets of masks share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolerance):  # type: ignore[no-untyped-def]
+    """What the image shows where the points of `count` tracks must be if they have not moved.
+
+    `pixels` (P, 2) u, v and `z` (P,) m of the points, `owners` (P,) their tracks; `depth` of the image of `shape` H, W, m,
+    or (0, 0) = none. Returns votes (count, N): points on mask n and at its depth; there (count,): points that are still
+    seen; through (count,): points with something farther behind; hidden (P,) bool: the others, which something nearer
+    covers or the image does not show.
+    """
+    n = len(offsets) - 1
+    height, width = shape
+    votes = np.zeros((count, n), np.int64)
+    there = np.zeros(count, np.int64)
+    through = np.zeros(count, np.int64)
+    hidden = np.ones(len(z), np.bool_)
+    for p in range(len(z)):
+        if not z[p] > 0.0:
+            continue
+        x, y = int(np.floor(pixels[p, 0] + 0.5)), int(np.floor(pixels[p, 1] + 0.5))
+        if x < 0 or y < 0 or x >= width or y >= height:
+            continue
+        i = owners[p]
+        measured = depth[y, x] if depth.size else np.float32(np.nan)
+        known = measured > 0.0  # also +inf: farther than the sensor's range
+        band = tolerance * max(1.0, z[p] * z[p])  # noise grows with the square of the distance
+        if known and measured > z[p] + band:
+            through[i] += 1
+            hidden[p] = False
+            continue
+        if measured < z[p] - band and (known or measured == -np.inf):
+            continue
+        hit = known
+        for k in range(n):
+            if covers(spans, offsets[k], offsets[k + 1], rois[k], x, y):
+                votes[i, k] += 1
+                hit = True
+        if hit:
+            there[i] += 1
+            hidden[p] = False
+    return votes, there, through, hidden
+
+
+@njit(cache=True, nogil=True)
+def covers(spans, first, last, roi, x, y):  # type: ignore[no-untyped-def]
+    if x < roi[0] or y < roi[1] or x >= roi[0] + roi[2] or y >= roi[1] + roi[3]:
+        return False
+    low, high = first, last
+    while low < high:  # the first span of row y
+        middle = (low + high) // 2
+        if spans[middle, 0] < y:
+            low = middle + 1
+        else:
+            high = middle
+    while low < last and spans[low, 0] == y:
+        if spans[low, 1] <= x < spans[low, 2]:
+            return True
+        low += 1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def shared_pixels(spans_a, offsets_a, rois_a, spans_b, offsets_b, rois_b):  # type: ignore[no-untyped-def]
+    """Pixels that mask i of a and mask j of b share, (A, B)."""
+    out = np.zeros((len(offsets_a) - 1, len(offsets_b) - 1), np.int64)
+    for i in range(len(offsets_a) - 1):
+        for j in range(len(offsets_b) - 1):
+            a, b = rois_a[i], rois_b[j]
+            if a[0] >= b[0] + b[2] or b[0] >= a[0] + a[2] or a[1] >= b[1] + b[3] or b[1] >= a[1] + a[3]:
+                continue
+            p, q = offsets_a[i], offsets_b[j]
+            while p < offsets_a[i + 1] and q < offsets_b[j + 1]:
+                if spans_a[p, 0] == spans_b[q, 0]:
+                    out[i, j] += max(0, min(spans_a[p, 2], spans_b[q, 2]) - max(spans_a[p, 1], spans_b[q, 1]))
+                a_first = spans_a[p, 0] < spans_b[q, 0] or (
+                    spans_a[p, 0] == spans_b[q, 0] and spans_a[p, 2] <= spans_b[q, 2]
+                )
+                if a_first:
+                    p += 1
+                else:
+                    q += 1
+    return out
