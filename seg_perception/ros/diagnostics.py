@@ -74,6 +74,8 @@ class Diagnostics:
         for one in inputs:
             yield (f"input {one.name}", *self._of_input(one, waiting, inputs.opened))
         yield ("sync", *self._of_sync(waiting, inputs, perception.feed))
+        if inputs.depth is not None:
+            yield ("alignment", *self._of_alignment())
         yield ("pipeline", *self._of_pipeline(waiting))
         if perception.config.target_frame or perception.config.gravity.frame or perception.config.workspace.frame:
             yield ("transforms", *self._of_transforms())
@@ -155,6 +157,10 @@ class Diagnostics:
             )
             return WARN, text, values
         return OK, f"{pairer.pairs} pairs", values
+
+    def _of_alignment(self) -> tuple[bytes, str, dict[str, Any]]:
+        problem = self._node.reports.current("alignment")
+        return (WARN, problem, {}) if problem else (OK, "nothing seen that speaks against it", {})
 
     def _of_pipeline(self, waiting: bool) -> tuple[bytes, str, dict[str, Any]]:
         reports = self._node.reports

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
+from seg_perception.alignment import AlignmentCheck
 from seg_perception.config import Config
 from seg_perception.registration import register_depth
 from seg_perception.ros.conversions import (
@@ -29,6 +30,8 @@ from seg_perception.ros.reports import Reports
 from seg_perception.ros.transforms import TransformError, Transforms
 from seg_perception.scene import Frame, Intrinsics, Status
 
+LOOK_PERIOD = 1.0  # s between two looks at the alignment of depth and color
+
 
 class Frames:
     """Makes frames of shots. What is wrong with an input goes to `reports` under its name; the frame goes on without
@@ -38,6 +41,8 @@ class Frames:
         self._config = config
         self._reports = reports
         self._transforms = transforms
+        self._alignment = AlignmentCheck()
+        self._looked = float("-inf")
         self._calibrations: dict[str, tuple[CameraInfo, Intrinsics]] = {}
         self._color_rectified = _is_rectified(config.topics.color)
         self._depth_rectified = _is_rectified(config.topics.depth)
@@ -50,7 +55,7 @@ class Frames:
         intrinsics, bad_calibration = self._intrinsics(shot, color.shape[1], color.shape[0])
         if withheld is None and depth is not None and intrinsics is None:
             withheld, text = Status.BAD_INTRINSICS, bad_calibration
-        return Frame(
+        frame = Frame(
             color=color,
             depth=depth,
             intrinsics=intrinsics,
@@ -60,6 +65,15 @@ class Frames:
             withheld=withheld,
             withheld_text=text,
         )
+        if self._config.depth.check_alignment:
+            self._look_at_alignment(frame)
+        return frame
+
+    def warm_up(self) -> None:
+        """Compiles what depth may need, so that no frame waits for it."""
+        camera = Intrinsics(64, 48, 50.0, 50.0, 32.0, 24.0, (0.1, 0.0, 0.0, 0.0, 0.0))
+        depth = register_depth(np.ones((48, 64), np.float32), camera, camera, np.eye(4))
+        AlignmentCheck().look(Frame(np.zeros((48, 64, 3), np.uint8), depth))
 
     def info_for(self, shot: Shot, width: int, height: int) -> CameraInfo | None:
         """The calibration that 3D is computed with, if there is one of this size."""
@@ -70,6 +84,16 @@ class Frames:
         elif self._config.sync.camera_info == "depth":
             infos.reverse()
         return next((info for info in infos if info is not None and _size(info) == size), None)
+
+    def _look_at_alignment(self, frame: Frame) -> None:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_PERIOD:
+            self._looked = now
+            self._alignment.look(frame)
+        if frame.depth is not None and self._alignment.problem:
+            self._reports.problem("alignment", self._alignment.problem)
+        else:
+            self._reports.solved("alignment")
 
     def _color(self, message: Any) -> NDArray[np.uint8]:
         decode = decode_color if isinstance(message, Image) else decode_compressed_color

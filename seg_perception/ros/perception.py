@@ -81,6 +81,7 @@ class Perception:
 
     def _warm_up(self) -> None:
         self._engine.warm_up()
+        self._frames.warm_up()
         self._warmed_up()
 
     def _segment(self, shot: Shot) -> Segmented | None:

@@ -162,6 +162,17 @@ def test_without_a_fitting_calibration_3d_is_withheld(configured: NodeProcess, r
     assert "let the driver register depth" in brick.status_text
 
 
+def test_a_driver_whose_depth_is_not_as_aligned_as_it_says(configured: NodeProcess, rig: Rig) -> None:
+    def shift(message: Image) -> None:
+        depth = np.frombuffer(message.data, np.uint16).reshape(HEIGHT, WIDTH)
+        message.data = array.array("B", np.roll(depth, (2, 7), (0, 1)).tobytes())
+
+    rig.wait_for_diagnostic("alignment", DiagnosticStatus.OK)
+    rig.wait_for_diagnostic("alignment", DiagnosticStatus.WARN, "7 px beside color", "x +7", "y +2", depth=shift)
+    assert "alignment: depth lies 7 px" in configured.log
+    rig.wait_for_diagnostic("alignment", DiagnosticStatus.OK)
+
+
 def test_withheld_until_there_is_a_transform(with_tf: NodeProcess, rig: Rig, tf: Callable) -> None:
     camera = from_depth_camera(T_COLOR_DEPTH, DEPTH_FRAME)
     brick = answer(rig, rig.shoot(**camera))
