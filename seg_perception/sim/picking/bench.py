@@ -97,6 +97,7 @@ def _scenes(settings: Settings, kind: str, jobs: int) -> Iterator[list[Trial]]:
             yield run_scene(settings, kind, seed)
             seed += 1
     context = multiprocessing.get_context("spawn")  # threads of compiled code do not survive a fork
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         ahead: list[Future[list[Trial]]] = []
@@ -106,7 +107,9 @@ def _scenes(settings: Settings, kind: str, jobs: int) -> Iterator[list[Trial]]:
                 seed += 1
             yield ahead.pop(0).result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:  # scenes that nobody waits for any more
+            process.terminate()
 
 
 def run_scene(settings: Settings, kind: str, seed: int) -> list[Trial]:
