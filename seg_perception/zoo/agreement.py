@@ -79,7 +79,7 @@ class Comparison:
             self._outputs = np.inf
         for want, got in zip(expected_outputs, found_outputs, strict=False):
             worst = [output_difference(got[name], want[name]) if name in got else np.inf for name in want]
-            self._outputs = max(self._outputs, *worst)
+            self._outputs = max([self._outputs, *worst])
         expected, found = (rows[np.flatnonzero(rows.masks.areas > 0)] for rows in (expected, found))
         pairs = matched(expected, found)
         self._expected += len(expected)
@@ -100,7 +100,7 @@ class Comparison:
 
 
 def output_difference(got: NDArray, expected: NDArray) -> float:
-    """RMS of the difference over the spread of `expected`; of other sizes or with NaN elsewhere infinite.
+    """RMS of the difference over the spread (the larger of the two); of other sizes or with NaN elsewhere infinite.
 
     Both are sorted first: two values that are nearly equal may change places in a top-k, and so may rows.
     """
@@ -115,7 +115,8 @@ def output_difference(got: NDArray, expected: NDArray) -> float:
     a, b = a[finite], b[finite]
     if not a.size:
         return 0.0
-    return float(np.sqrt(np.mean((a - b) ** 2)) / max(b.std(), LEAST_SPREAD * float(np.abs(b).max()), 1e-12))
+    spread = max(a.std(), b.std(), LEAST_SPREAD * max(float(np.abs(a).max()), float(np.abs(b).max())))
+    return float(np.sqrt(np.mean((a - b) ** 2)) / spread) if spread else 0.0
 
 
 def matched(expected: Instances, found: Instances) -> list[tuple[int, int, int]]:

@@ -14,7 +14,7 @@ from seg_perception.options import ConfigError, parse
 from seg_perception.segmenters.sidecar import Sidecar, sidecar_path
 from seg_perception.zoo.download import file_digest
 from seg_perception.zoo.manifest import read_manifest
-from seg_perception.zoo.subject import Subject, recognise
+from seg_perception.zoo.subject import Subject, UnrecognisedError, recognise
 
 ORDER = ("family", "names", "preprocessing", "decoding", "thresholds", "inputs", "licence", "source", "sha256")
 
@@ -36,8 +36,10 @@ def annotate(
     write_sidecar(target, values)
     try:
         return target, recognise(path, plugin, decoder)
-    except ConfigError:
+    except ConfigError as error:
         target.unlink() if before is None else target.write_text(before, encoding="utf-8")
+        if isinstance(error, UnrecognisedError):
+            raise ConfigError(f"{path.name}: that settles nothing, no sidecar written: {error.listing}") from None
         raise
 
 

@@ -18,6 +18,7 @@ from seg_perception.plugins import Backend, PluginError, Segmenter, TensorSpec, 
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.prompts import grid_prompts
 from seg_perception.segmenters.sidecar import read_sidecar
+from seg_perception.zoo.onnx_file import read_onnx
 from seg_perception.zoo.runtimes import Runtime, runtimes_for
 
 ENCODER, DECODER = "encoder", "decoder"
@@ -29,6 +30,7 @@ class UnrecognisedError(ConfigError):
 
     def __init__(self, path: Path, against: Mapping[str, str]) -> None:
         self.against = dict(against)
+        self.listing = "; ".join(f"{name}: {reason}" for name, reason in against.items())
         reasons = set(against.values())
         said = reasons.pop() if len(reasons) == 1 else "`models inspect` shows what each says"
         super().__init__(
@@ -182,6 +184,9 @@ def recognise(path: Path, plugin: str = "", decoder: Path | None = None, options
     if not path.is_file():
         raise ConfigError(f"no such model file: {path}")
     runtimes_for(path)  # an ending that nothing reads
+    if path.suffix.lower() == ".onnx":
+        read_onnx(path)
+    described(path)
     subjects = list(_candidates(path.absolute(), plugin, decoder, options))
     against = {}
     found = []
