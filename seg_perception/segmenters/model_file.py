@@ -1,14 +1,16 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network's file is, and one word that says which file it was."""
+"""Where a network's file is, one word that says which file it was, and the backend that runs it."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from seg_perception.files import shipped
-from seg_perception.options import ConfigError
+from seg_perception.options import ConfigError, Selected
 
 
 def find_model(name: str, hint: str) -> Path:
@@ -34,3 +36,14 @@ def fingerprint(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return f"{path.stem}@{digest.hexdigest()[:8]}"
+
+
+def start_backend(backend: Selected, path: Path, key: str = "backend", instead: str = "model") -> Any:
+    """The backend with the model's path in its own config, which is all that a backend is constructed from.
+
+    Raises ConfigError when the user named a model in the backend's section `key` rather than as the segmenter's
+    `instead`.
+    """
+    if backend.config.model:
+        raise ConfigError(f"{key}.model: given by the segmenter; set the segmenter's {instead} instead")
+    return replace(backend, config=replace(backend.config, model=str(path))).create()

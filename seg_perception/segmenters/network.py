@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.class_names import allowed_classes
 from seg_perception.segmenters.ignore import ignored_share
 from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.model_file import find_model, fingerprint
+from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
 from seg_perception.segmenters.preprocessing import InputWriter, Preprocessing
 from seg_perception.segmenters.sidecar import constant_inputs, read_sidecar, sidecar_path
 
@@ -71,7 +71,7 @@ class NetworkSegmenter:
         self.model = fingerprint(path)
         self._path = path
         self._sidecar = sidecar = read_sidecar(path)
-        self._backend = _start(config.backend, str(path))
+        self._backend = start_backend(config.backend, path)
         self._image = self._image_input()
         self._constants = self._constant_inputs()
         self.family = config.family or sidecar.family or self._recognise()
@@ -211,10 +211,3 @@ def names_of(class_names: Sequence[str], class_ids: NDArray[np.int32]) -> tuple[
             f"labels: expected class ids 0..{len(class_names) - 1}, got {class_ids.min()}..{class_ids.max()}"
         )
     return tuple(class_names[i] for i in class_ids)
-
-
-def _start(backend: Selected, path: str) -> Any:
-    """The backend with the model's path in its own config, which is all that a backend is constructed from."""
-    if backend.config.model:
-        raise ConfigError("backend.model: given by the segmenter; set the segmenter's model instead")
-    return replace(backend, config=replace(backend.config, model=path)).create()

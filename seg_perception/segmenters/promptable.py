@@ -21,7 +21,7 @@ from seg_perception.options import ConfigError, Selected, option, plugin, sectio
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.ignore import ignored_share
-from seg_perception.segmenters.model_file import find_model, fingerprint
+from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
 from seg_perception.segmenters.nms import nms
 from seg_perception.segmenters.prompts import Prompt, grid_prompts, prompts_of
 from seg_perception.segmenters.sam import Embedding, PromptNetwork, Proposals
@@ -111,8 +111,8 @@ class Promptable:
         encoder, decoder = (find_model(name, EXPORT_HINT) for name in (config.encoder, config.decoder))
         self.model = f"{fingerprint(encoder)}+{fingerprint(decoder)}"
         self.network = PromptNetwork(
-            _start(config.backend, str(encoder), "backend"),
-            _start(config.decoder_backend, str(decoder), "decoder_backend"),
+            start_backend(config.backend, encoder, "backend", "encoder and decoder"),
+            start_backend(config.decoder_backend, decoder, "decoder_backend", "encoder and decoder"),
             config.dialect,
             read_sidecar(encoder),
             f"{encoder.name} with {decoder.name}",
@@ -287,10 +287,3 @@ def _shared(spans, offsets, other_spans, other_offsets):  # type: ignore[no-unty
                 out[i] += min(stop, other_spans[m, 2]) - max(start, other_spans[m, 1])
                 m += 1
     return out
-
-
-def _start(backend: Selected, path: str, key: str) -> Any:
-    """The backend with the model's path in its own config, which is all that a backend is constructed from."""
-    if backend.config.model:
-        raise ConfigError(f"{key}.model: given by the segmenter; set the segmenter's encoder and decoder instead")
-    return replace(backend, config=replace(backend.config, model=path)).create()

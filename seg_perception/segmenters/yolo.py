@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.class_names import allowed_classes
 from seg_perception.segmenters.ignore import ignored_share
 from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.model_file import find_model, fingerprint
+from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
 from seg_perception.segmenters.prototypes import decode_masks
 from seg_perception.segmenters.yolo_head import recognise
 
@@ -59,7 +58,7 @@ class Yolo:
 
     def __init__(self, config: YoloConfig) -> None:
         path = find_model(config.model, EXPORT_HINT)
-        self._setup(config, _start(config.backend, str(path)), fingerprint(path))
+        self._setup(config, start_backend(config.backend, path), fingerprint(path))
 
     def _setup(self, config: YoloConfig, backend: Backend, model: str) -> None:
         self._config = config
@@ -111,10 +110,3 @@ class Yolo:
         if not self._warned:
             logger.warning(text)
             self._warned = True
-
-
-def _start(backend: Selected, path: str) -> Any:
-    """The backend with the model's path in its own config, which is all that a backend is constructed from."""
-    if backend.config.model:
-        raise ConfigError("backend.model: given by the segmenter; set the segmenter's model instead")
-    return replace(backend, config=replace(backend.config, model=path)).create()
