@@ -46,9 +46,12 @@ def register_depth(
     k = color_camera
     lens = (T, np.array([k.fx, k.fy, k.cx, k.cy], np.float32), *_lens(k))
     smooth = np.float32(GRAZING / min(depth_camera.fx, depth_camera.fy) + NOISE)
-    reach = np.float32(MAX_STRETCH * (max(k.fx / depth_camera.fx, k.fy / depth_camera.fy) + 1.0))
+    enlarged = max(k.fx / depth_camera.fx, k.fy / depth_camera.fy)
+    reach = np.float32(MAX_STRETCH * (enlarged + 1.0))
+    border = 2.0 * enlarged
+    bounds = np.array([-border, k.width + border, -border, k.height + border], np.float32)
     nearness = np.zeros((k.height, k.width), np.float32)
-    _draw(np.ascontiguousarray(depth, np.float32), ray_table(depth_camera), lens, smooth, reach, nearness)
+    _draw(np.ascontiguousarray(depth, np.float32), ray_table(depth_camera), lens, smooth, reach, bounds, nearness)
     return _to_depth(nearness)
 
 
@@ -85,7 +88,7 @@ def _lens(k: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32], np.f
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _draw(depth, rays, lens, smooth, reach, nearness):  # type: ignore[no-untyped-def]
+def _draw(depth, rays, lens, smooth, reach, bounds, nearness):  # type: ignore[no-untyped-def]
     """Draws all cells into `nearness` (H, W), 1/m, 0 = nothing yet. Two rows of projected pixels are held at a time."""
     height, width = depth.shape
     above = np.empty((4, width), np.float32)  # u, v px, 1/z in the color camera, z in the depth camera
@@ -97,7 +100,7 @@ def _draw(depth, rays, lens, smooth, reach, nearness):  # type: ignore[no-untype
         if y == 0:
             above, below = below, above
             continue
-        _find_cells(above, below, smooth, np.float32(nearness.shape[1]), np.float32(nearness.shape[0]), kinds)
+        _find_cells(above, below, smooth, bounds, kinds)
         ua, va, wa = above[0], above[1], above[2]
         ud, vd, wd = below[0], below[1], below[2]
         for x in range(width - 1):
@@ -152,23 +155,26 @@ def _distort(a, b, gain, tangential, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _find_cells(above, below, smooth, width, height, kinds):  # type: ignore[no-untyped-def]
+def _find_cells(above, below, smooth, bounds, kinds):  # type: ignore[no-untyped-def]
     """What is between two rows: whole cells of one surface, parts, or nothing that the color image could show."""
     ua, va, za = above[0], above[1], above[3]
     ub, vb, zb = below[0], below[1], below[3]
+    left, right, top, bottom = bounds
     for x in range(kinds.size - 1):
         z0, z1, z2, z3 = za[x], za[x + 1], zb[x + 1], zb[x]
         low = _lower(_lower(z0, z1), _lower(z2, z3))
         high = -_lower(_lower(-z0, -z1), _lower(-z2, -z3))
         known = z0 + z1 + z2 + z3 > 0
-        left = _lower(_lower(ua[x], ua[x + 1]), _lower(ub[x + 1], ub[x]))
-        right = -_lower(_lower(-ua[x], -ua[x + 1]), _lower(-ub[x + 1], -ub[x]))
-        top = _lower(_lower(va[x], va[x + 1]), _lower(vb[x + 1], vb[x]))
-        bottom = -_lower(_lower(-va[x], -va[x + 1]), _lower(-vb[x + 1], -vb[x]))
-        outside = (right < 0) | (left > width) | (bottom < 0) | (top > height)
+        u0, u1, u2, u3 = ua[x], ua[x + 1], ub[x + 1], ub[x]
+        v0, v1, v2, v3 = va[x], va[x + 1], vb[x + 1], vb[x]
+        inside = (  # of each border at least one corner that is known
+            ((u0 >= left) | (u1 >= left) | (u2 >= left) | (u3 >= left))
+            & ((u0 <= right) | (u1 <= right) | (u2 <= right) | (u3 <= right))
+            & ((v0 >= top) | (v1 >= top) | (v2 >= top) | (v3 >= top))
+            & ((v0 <= bottom) | (v1 <= bottom) | (v2 <= bottom) | (v3 <= bottom))
+        )
         whole = known & (high - low <= smooth * low)
-        some = (z0 > 0) | (z1 > 0) | (z2 > 0) | (z3 > 0)
-        kinds[x] = np.uint8(0) if outside | (not some) else (np.uint8(WHOLE) if whole else np.uint8(PART))
+        kinds[x] = np.uint8(0) if not inside else (np.uint8(WHOLE) if whole else np.uint8(PART))
 
 
 @njit(cache=True, nogil=True)
