@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import re
 import sys
@@ -74,14 +76,15 @@ def _by_nncf(
 
     types, patterns = _kept(keep)
     _check_kept(source, types, {node.get_type_name() for node in model.get_ops()})
-    quantised_model = nncf.quantize(
-        model,
-        nncf.Dataset(list(feeds), told),
-        subset_size=len(feeds),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(types=types, patterns=patterns) if keep else None,
-        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws bars of its own
+        quantised_model = nncf.quantize(
+            model,
+            nncf.Dataset(list(feeds), told),
+            subset_size=len(feeds),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(types=types, patterns=patterns) if keep else None,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+        )
     openvino.save_model(quantised_model, str(target), compress_to_fp16=False)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,65 +39,75 @@ class Speed:
     reason: str = ""
 
 
+@dataclass
+class _Loaded:
+    """A runtime under way: seconds in the network and for the whole segmenter, call by call."""
+
+    name: str
+    asked: bool
+    trial: Trial
+    load: float
+    network: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+
+
 def measure(
-    subject: Subject,
-    runtimes: Sequence[Runtime],
-    samples: Samples,
-    seconds: float,
-    callers: int,
-    file: Path | None = None,
+    subject: Subject, entries: Sequence[tuple[Runtime, Path]], samples: Samples, seconds: float, callers: int
 ) -> list[Speed]:
-    """Speed on each runtime; each is timed for `seconds` alone and as long with `callers` threads."""
+    """Speed of each runtime on its file, in their order; each is timed for `seconds` alone, as long with `callers`.
+
+    They take turns, call by call, so that whatever else this machine does slows them all alike.
+    """
     frames = [frame for _, frame in samples]
-    speeds = []
-    for row, runtime in enumerate(runtimes):
-        tell(Progress(f"loading {(file or subject.path).name} in {runtime.name}", row / len(runtimes)))
-        start = time.perf_counter()
-        trial = started_or_why(subject, runtime, file)
-        if isinstance(trial, str):
-            speeds.append(Speed(runtime.on(file or subject.path).name, runtime.asked, reason=trial))
-            continue
-        share = (row / len(runtimes), (row + 1) / len(runtimes))
-        speed = attempt(_speed, trial, runtime.asked, frames, seconds, callers, start, share)
-        if isinstance(speed, str):
-            speed = Speed(trial.runtime.name, runtime.asked, reason=speed)
-        speeds.append(speed)
-    return speeds
-
-
-def _speed(
-    trial: Trial,
-    asked: bool,
-    frames: Sequence[Frame],
-    seconds: float,
-    callers: int,
-    start: float,
-    share: tuple[float, float],
-) -> Speed:
-    trial.segment(frames[0])
-    load = time.perf_counter() - start
-    network, whole = _latencies(trial, frames, seconds, share)
-    rate = _throughput(trial, frames[0], seconds, callers)
-    median, p95 = (float(np.quantile(network, q)) for q in (0.5, 0.95))
-    return Speed(
-        trial.runtime.name, asked, load, median, p95, float(np.median(whole)), rate, callers, calls=len(network)
-    )
-
-
-def _latencies(
-    trial: Trial, frames: Sequence[Frame], seconds: float, share: tuple[float, float]
-) -> tuple[list[float], list[float]]:
-    network: list[float] = []
-    whole: list[float] = []
+    rows: list[_Loaded | Speed] = []
+    for k, (runtime, file) in enumerate(entries):
+        tell(Progress(f"loading {file.name} in {runtime.name}", 0.1 * k / len(entries)))
+        rows.append(_loaded(subject, runtime, file, frames[0]))
     begin = time.perf_counter()
-    while (past := time.perf_counter() - begin) < seconds or len(whole) < LEAST_CALLS:
-        done = share[0] + min(past / (2 * seconds), 0.5) * (share[1] - share[0])
-        tell(Progress(f"{trial.runtime.name}: latency", done))
-        start = time.perf_counter()
-        trial.segment(frames[len(whole) % len(frames)])
-        whole.append(time.perf_counter() - start)
-        network.append(trial.seconds)
-    return network, whole
+    total = seconds * max(len(entries), 1)
+    turns = 0
+    while (past := time.perf_counter() - begin) < total or turns < LEAST_CALLS:
+        for k, row in enumerate(rows):
+            if isinstance(row, _Loaded):
+                tell(Progress(f"{row.name}: latency", 0.1 + 0.45 * min(past / total, 1.0)))
+                failure = attempt(_timed, row, frames[turns % len(frames)])
+                if failure:
+                    rows[k] = Speed(row.name, row.asked, reason=failure)
+        turns += 1
+        if not any(isinstance(row, _Loaded) for row in rows):
+            break
+    for k, row in enumerate(rows):
+        if isinstance(row, _Loaded):
+            tell(Progress(f"{row.name}: throughput", 0.55 + 0.45 * k / len(rows)))
+            rate = attempt(_throughput, row.trial, frames[0], seconds, callers)
+            rows[k] = _speed(row, rate, callers) if isinstance(rate, float) else Speed(row.name, row.asked, reason=rate)
+    return [row for row in rows if isinstance(row, Speed)]
+
+
+def _loaded(subject: Subject, runtime: Runtime, file: Path, frame: Frame) -> _Loaded | Speed:
+    name = runtime.on(file).name + (f" {file.name}" if file != subject.path else "")
+    start = time.perf_counter()
+    trial = started_or_why(subject, runtime, file)
+    if isinstance(trial, str):
+        return Speed(name, runtime.asked, reason=trial)
+    failure = attempt(trial.segment, frame)
+    if isinstance(failure, str):
+        return Speed(name, runtime.asked, reason=failure)
+    return _Loaded(name, runtime.asked, trial, time.perf_counter() - start)
+
+
+def _timed(row: _Loaded, frame: Frame) -> str:
+    start = time.perf_counter()
+    row.trial.segment(frame)
+    row.whole.append(time.perf_counter() - start)
+    row.network.append(row.trial.seconds)
+    return ""
+
+
+def _speed(row: _Loaded, rate: float, callers: int) -> Speed:
+    median, p95 = (float(np.quantile(row.network, q)) for q in (0.5, 0.95))
+    whole = float(np.median(row.whole))
+    return Speed(row.name, row.asked, row.load, median, p95, whole, rate, callers, calls=len(row.network))
 
 
 def _throughput(trial: Trial, frame: Frame, seconds: float, callers: int) -> float:
