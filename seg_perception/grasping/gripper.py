@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Gripper descriptions: the few numbers a planner needs, from a shipped file, an own file or a mapping."""
+"""Gripper descriptions, jaws and cups: the few numbers a planner needs, from a file shipped or own, or a mapping."""
 
 from __future__ import annotations
 
@@ -52,12 +52,55 @@ class Gripper:
         object.__setattr__(self, "max_force", _number(f"{who}: max_force", self.max_force, 0.0, 1e5, " N"))
 
 
-def load_gripper(source: str | Path | Mapping[str, Any] | Gripper) -> Gripper:
+@dataclass(frozen=True, slots=True)
+class SuctionCup:
+    """A suction cup, metres; the grasp's origin is the contact, +z the approach.
+
+    A lip of `cup_radius`, `cup_length` before a mount of `body_radius`; it bends by `max_tilt` rad to lie flat;
+    `max_force` N it holds. Raises ValueError naming a number that cannot be.
+    """
+
+    name: str
+    cup_radius: float
+    cup_length: float
+    body_radius: float
+    max_tilt: float = 0.2
+    max_force: float = 0.0
+
+    def __post_init__(self) -> None:
+        who = f"gripper '{self.name}'"
+        for key in ("cup_radius", "cup_length", "body_radius"):
+            object.__setattr__(self, key, _number(f"{who}: {key}", getattr(self, key), 1e-4, 1.0))
+        object.__setattr__(self, "max_tilt", _number(f"{who}: max_tilt", self.max_tilt, 0.0, math.pi / 2, " rad"))
+        object.__setattr__(self, "max_force", _number(f"{who}: max_force", self.max_force, 0.0, 1e5, " N"))
+
+
+KINDS: dict[str, type[Gripper] | type[SuctionCup]] = {"parallel": Gripper, "suction": SuctionCup}
+
+
+def load_jaws(source: str | Path | Mapping[str, Any] | Gripper | SuctionCup) -> Gripper:
+    """The parallel jaws that `source` names or describes. Raises ValueError when it is something else."""
+    gripper = load_gripper(source)
+    if not isinstance(gripper, Gripper):
+        raise ValueError(f"gripper '{gripper.name}': expected parallel jaws, got a suction cup")
+    return gripper
+
+
+def load_cup(source: str | Path | Mapping[str, Any] | Gripper | SuctionCup) -> SuctionCup:
+    """The suction cup that `source` names or describes. Raises ValueError when it is something else."""
+    gripper = load_gripper(source)
+    if not isinstance(gripper, SuctionCup):
+        raise ValueError(f"gripper '{gripper.name}': expected a suction cup (kind: suction), got parallel jaws")
+    return gripper
+
+
+def load_gripper(source: str | Path | Mapping[str, Any] | Gripper | SuctionCup) -> Gripper | SuctionCup:
     """The gripper called `source` (shipped), in the file `source`, or described by the mapping `source`.
 
-    Raises ValueError with one line: no such gripper (and which there are), what is missing, unknown or impossible.
+    Its `kind` is `parallel` (the default) or `suction`. Raises ValueError with one line: no such gripper (and which
+    there are), what is missing, unknown or impossible.
     """
-    if isinstance(source, Gripper):
+    if isinstance(source, Gripper | SuctionCup):
         return source
     if isinstance(source, Mapping):
         return _from_mapping(source, "gripper")
@@ -73,9 +116,10 @@ def load_gripper(source: str | Path | Mapping[str, Any] | Gripper) -> Gripper:
     return _from_mapping({"name": path.stem, **values}, f"gripper '{source}'")
 
 
-def shipped_grippers() -> list[str]:
-    """Names of the grippers that ship with the package."""
-    return sorted(path.stem for path in shipped(FOLDER).glob("*.yaml"))
+def shipped_grippers(kind: str = "") -> list[str]:
+    """Names of the grippers that ship with the package, all or those of a kind."""
+    names = sorted(path.stem for path in shipped(FOLDER).glob("*.yaml"))
+    return [name for name in names if not kind or isinstance(load_gripper(name), KINDS[kind])]
 
 
 def _find(source: str | Path) -> Path:
@@ -95,18 +139,22 @@ def _find(source: str | Path) -> Path:
         ) from None
 
 
-def _from_mapping(values: Mapping[str, Any], who: str) -> Gripper:
-    fields = {f.name: f for f in dataclasses.fields(Gripper)}
-    for key in values:
+def _from_mapping(values: Mapping[str, Any], who: str) -> Gripper | SuctionCup:
+    kind = values.get("kind", "parallel")
+    if kind not in KINDS:
+        raise ValueError(f"{who}: kind: expected {' or '.join(KINDS)}, got {kind!r}")
+    made = KINDS[kind]
+    fields = {f.name: f for f in dataclasses.fields(made)}
+    given = {"name": "custom", **{key: value for key, value in values.items() if key != "kind"}}
+    for key in given:
         if key not in fields:
             close = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(fields)}"
             raise ValueError(f"{who}: unknown key '{key}'; {hint}")
-    given = {"name": "custom", **values}
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in given]
     if missing:
         raise ValueError(f"{who}: missing {', '.join(missing)}")
-    return Gripper(**given)
+    return made(**given)
 
 
 def _number(what: str, value: Any, low: float, high: float, unit: str = " m") -> float:

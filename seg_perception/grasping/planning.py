@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.grasping.surroundings import around
 from seg_perception.plugins import GraspPlanner
 from seg_perception.scene import Grasp, GraspStatus, Object3D, Scene
 
 SAME_HEIGHT = 0.02  # m
+FARTHEST = 1e3  # m
 COVERED = 0.2  # share of the outline beside something nearer
 
 
@@ -46,6 +48,30 @@ def plan_object(
     if not grasps:
         return replace(obj, grasps=(), grasp_status=GraspStatus.NONE, grasp_text=reasons or "no planner found any")
     return replace(obj, grasps=tuple(grasps), grasp_status=GraspStatus.FOUND, grasp_text="")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a planner starts from, camera frame: the object's finite points, its middle and reach around that; the
+    scene's points near enough to matter, and whether any are known; `nothing` says why there is nothing to plan."""
+
+    points: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    reach: float
+    others: NDArray[np.float64]
+    surroundings_known: bool
+    nothing: str = ""
+
+    @classmethod
+    def of(cls, obj: Object3D, scene_points: NDArray, margin: float, fewest: int) -> Asked:
+        points = around(np.asarray(obj.points).reshape(-1, 3), np.zeros(3), FARTHEST)
+        if len(points) < fewest:
+            none = np.empty((0, 3))
+            return cls(none, np.zeros(3), 0.0, none, False, f"{len(points)} points, at least {fewest} needed")
+        middle = points.mean(axis=0)
+        reach = float(np.sqrt(((points - middle) ** 2).sum(axis=1).max()))
+        others = around(np.asarray(scene_points).reshape(-1, 3), middle, reach + margin)
+        return cls(points, middle, reach, others, len(scene_points) > 0)
 
 
 def _badness(grasp: Grasp) -> float:

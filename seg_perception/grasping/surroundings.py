@@ -43,6 +43,19 @@ def scene_points(frame: Frame, masks: Masks) -> ScenePoints:
 
 
 @njit(cache=True, nogil=True)
+def around(points, middle, reach):  # type: ignore[no-untyped-def]
+    """Those of `points` (P, 3) that are finite and nearer than `reach` m to `middle` (3,), as float64."""
+    out = np.empty((len(points), 3))
+    n = 0
+    for i in range(len(points)):
+        x, y, z = points[i, 0] - middle[0], points[i, 1] - middle[1], points[i, 2] - middle[2]
+        if x * x + y * y + z * z < reach * reach:
+            out[n, 0], out[n, 1], out[n, 2] = points[i, 0], points[i, 1], points[i, 2]
+            n += 1
+    return out[:n]
+
+
+@njit(cache=True, nogil=True)
 def _sample(depth, rays, ignore, spans, offsets, stride):  # type: ignore[no-untyped-def]
     height, width = depth.shape
     rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride

@@ -109,7 +109,7 @@ def _lowest_tip(plane, floor, at, low, high, c, s, jaw):  # type: ignore[no-unty
         for b in (low - ROOM - jaw[THICKNESS], high + ROOM + jaw[THICKNESS]):
             x, y = -s * a + c * b, c * a + s * b
             highest = max(highest, -(plane[0] * x + plane[1] * y + plane[3]) / plane[2])
-    return highest + floor
+    return highest + floor / plane[2]
 
 
 @njit(cache=True, nogil=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seg_perception.geometry import invert, rotation_with_z, smallest_rectangle, transform, transform_points
 from seg_perception.grasping import sweep
-from seg_perception.grasping.gripper import Gripper, load_gripper
+from seg_perception.grasping.gripper import Gripper, load_jaws
 from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, OrientedBox, Plane, unit_vector
 
@@ -45,7 +45,7 @@ class TopDown:
 
     def __init__(self, config: TopDownConfig | None = None) -> None:
         self.config = config or TopDownConfig()
-        self.gripper: Gripper = load_gripper(self.config.gripper)
+        self.gripper: Gripper = load_jaws(self.config.gripper)
 
     def plan(self, obj: Object3D, scene_points: NDArray, gravity: NDArray, support: Plane | None = None) -> GraspPlan:
         """Grasps of `obj`, best first, or why there is none. Raises ValueError for a zero or NaN gravity."""

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of the suction planner: how well a cup's lip would lie on the surface seen, and what the cup would hit.
+
+A candidate is a pose: columns of a (3, 3) rotation whose third is the approach, and the contact. All metres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# A candidate's row.
+X, Y, Z, NX, NY, NZ, ROUGH, UNEVEN, BULGE, COVERED, POINTS = range(11)
+
+SECTORS = 16  # of the rim
+RING_IN, RING_OUT = 0.003, 0.0035  # m inside and outside of the lip, where its surface must be seen
+FEWEST = 12  # points under a cup that make a surface
+ONTO = 0.0015  # m outside of the lip up to which the surface must reach
+
+
+@njit(cache=True, nogil=True)
+def surfaces(points, places, radius):  # type: ignore[no-untyped-def]
+    """Rows (K, 11) of what lies under a cup of that `radius` set down at each of `places` (K, 3): contact, normal
+    towards the camera, root mean square residual of a quadric, unevenness under the lip, rise into the cup, and the
+    share of the lip with surface under it; NaN where there is none. `points` (N, 3) m, camera frame."""
+    out = np.full((len(places), 11), np.nan)
+    patch = np.empty((len(points), 3))
+    reach = radius + RING_OUT
+    for k in range(len(places)):
+        m = 0
+        for i in range(len(points)):
+            x, y, z = points[i, 0] - places[k, 0], points[i, 1] - places[k, 1], points[i, 2] - places[k, 2]
+            if x * x + y * y + z * z < reach * reach:
+                patch[m, 0], patch[m, 1], patch[m, 2] = x, y, z
+                m += 1
+        if m >= FEWEST:
+            _lip(patch[:m], places[k], radius, out[k])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _lip(patch, place, radius, row):  # type: ignore[no-untyped-def]
+    """Fills in `row` from the points around `place`, relative to it."""
+    frame, mean = _plane(patch)
+    m = len(patch)
+    a, b, h = np.empty(m), np.empty(m), np.empty(m)
+    for i in range(m):
+        d = patch[i] - mean
+        a[i] = (d * frame[:, 0]).sum() / radius
+        b[i] = (d * frame[:, 1]).sum() / radius
+        h[i] = (d * frame[:, 2]).sum()
+    a0 = -(mean * frame[:, 0]).sum() / radius  # the cup's middle in the plane's coordinates
+    b0 = -(mean * frame[:, 1]).sum() / radius
+    q = _quadric(a - a0, b - b0, h)
+    rough = 0.0
+    sectors = np.zeros(SECTORS, np.bool_)
+    for i in range(m):
+        u, v = a[i] - a0, b[i] - b0
+        residual = h[i] - (q[0] + q[1] * u + q[2] * v + q[3] * u * u + q[4] * u * v + q[5] * v * v)
+        rough += residual * residual
+        r = np.sqrt(u * u + v * v) * radius
+        if r > radius - RING_IN and r < radius + RING_OUT:
+            sectors[int((np.arctan2(v, u) + np.pi) / (2 * np.pi) * SECTORS) % SECTORS] |= r > radius + ONTO - 0.002
+    normal = frame[:, 2] - (q[1] * frame[:, 0] + q[2] * frame[:, 1]) / radius
+    normal = normal / np.sqrt((normal * normal).sum())
+    contact = place + mean + frame[:, 2] * q[0] + radius * (frame[:, 0] * a0 + frame[:, 1] * b0)
+    row[X], row[Y], row[Z] = contact
+    row[NX], row[NY], row[NZ] = normal
+    row[ROUGH] = np.sqrt(rough / m)
+    row[UNEVEN] = 0.5 * np.sqrt((q[3] - q[5]) ** 2 + q[4] ** 2)  # of u^2 and v^2 on the unit circle
+    row[BULGE] = -0.5 * (q[3] + q[5])  # the middle's height over the lip
+    row[COVERED] = sectors.mean()
+    row[POINTS] = m
+
+
+@njit(cache=True, nogil=True)
+def _plane(patch):  # type: ignore[no-untyped-def]
+    """Axes (3, 3) of the plane through `patch`, the third towards the camera, and its middle."""
+    m = len(patch)
+    mean = np.zeros(3)
+    for i in range(m):
+        mean += patch[i]
+    mean /= m
+    spread = np.zeros((3, 3))
+    for i in range(m):
+        d = patch[i] - mean
+        for j in range(3):
+            for k in range(3):
+                spread[j, k] += d[j] * d[k]
+    _, vectors = np.linalg.eigh(spread)
+    frame = np.empty((3, 3))
+    sign = -1.0 if vectors[2, 0] > 0 else 1.0
+    frame[:, 2] = sign * vectors[:, 0]
+    frame[:, 0] = vectors[:, 2]
+    frame[:, 1] = np.cross(frame[:, 2], frame[:, 0])
+    return frame, mean
+
+
+@njit(cache=True, nogil=True)
+def _quadric(u, v, h):  # type: ignore[no-untyped-def]
+    """Least squares coefficients of 1, u, v, u^2, uv, v^2."""
+    normal, right = np.zeros((6, 6)), np.zeros(6)
+    terms = np.empty(6)
+    for i in range(len(u)):
+        terms[0], terms[1], terms[2] = 1.0, u[i], v[i]
+        terms[3], terms[4], terms[5] = u[i] * u[i], u[i] * v[i], v[i] * v[i]
+        for j in range(6):
+            right[j] += terms[j] * h[i]
+            for k in range(6):
+                normal[j, k] += terms[j] * terms[k]
+    for j in range(6):
+        normal[j, j] += 1e-6 * len(u)  # few points leave it open
+    return np.linalg.solve(normal, right)
+
+
+@njit(cache=True, nogil=True)
+def clearance(contact, approach, points, cup, bulge):  # type: ignore[no-untyped-def]
+    """Smallest distance from `points` (P, 3) to a cup that comes along `approach` onto `contact`; 0 = it hits one,
+    inf = nothing near. `cup` is its radius, its length and its body's radius; things may reach `bulge` into it."""
+    best = np.inf
+    for i in range(len(points)):
+        d = points[i] - contact
+        back = -(d * approach).sum()
+        aside = np.sqrt(max(0.0, (d * d).sum() - back * back))
+        over_lip, over_body = back - bulge, back - cup[1]
+        lip = np.hypot(max(0.0, aside - cup[0]), max(0.0, -over_lip))
+        body = np.hypot(max(0.0, aside - cup[2]), max(0.0, -over_body))
+        best = min(best, lip, body)
+        if best <= 0.0:
+            return 0.0
+    return best
