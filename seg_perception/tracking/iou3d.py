@@ -25,8 +25,9 @@ from seg_perception.scene import Frame, Instances, Intrinsics, Object3D
 from seg_perception.tracking.assignment import assign
 from seg_perception.tracking.overlaps import look_up, shared_pixels
 
-POINTS = 64  # remembered of each surface
-LEAST = 4  # points that must be seen before they say anything
+POINTS = 256  # remembered of each surface
+SURFACE = 24  # of them for distances
+LEAST = 3  # points that must be seen before they say anything
 SAME_THING = 0.5  # overlap from which another class is another name for the same thing
 NOTHING = np.empty((0, 3))
 NO_DEPTH = np.empty((0, 0), np.float32)
@@ -71,9 +72,11 @@ class Track:
     missed: int = 0  # frames without it
 
     def follows(self, before: Track, rests: bool) -> None:
-        """Takes over the id, and what is hidden of the surface now, which an object that rests keeps."""
+        """Takes over the id, and of an object that rests what is not seen of the surface now."""
         self.id = before.id
-        if rests and len(self.points):
+        if rests and not len(self.points):
+            self.points, self.centroid = before.points, before.centroid
+        elif rests:
             kept = _sample(before.hidden, POINTS * 3 // 4)
             self.points = np.concatenate([kept, _sample(self.points, POINTS - len(kept))])
 
@@ -118,8 +121,7 @@ class Iou3D:
         tracks[:] = [t for t in tracks if self._lives(t, now)]
         found = _remember(frame, instances, objects, self._T_fixed_camera)
         overlap, empty = self._overlap(frame, instances.masks)
-        places, seen = (np.array([t.centroid for t in some]).reshape(-1, 3) for some in (tracks, found))
-        distance = np.linalg.norm(places[:, None] - seen, axis=2)
+        distance = _distances(tracks, found)
         near = np.nan_to_num(1 - distance / config.max_distance).clip(0)  # NaN, no 3D, is not near
         same = np.array([t.class_id for t in tracks])[:, None] == instances.class_ids
         allowed = ((overlap >= config.min_overlap) | (near > 0)) & (same | (overlap >= SAME_THING))
@@ -175,6 +177,19 @@ class Iou3D:
             shared = shared_pixels(last.spans, last.offsets, last.rois, masks.spans, masks.offsets, rois)
             overlap[flat] = shared / np.maximum(last.areas[:, None] + masks.areas - shared, 1)
         return overlap, empty
+
+
+def _distances(tracks: Sequence[Track], found: Sequence[Track]) -> NDArray[np.float64]:
+    """How far each track is from what was found, (M, N) m: between centroids, or twice the way from its surface, since
+    what comes out behind an occluder first is not its middle. NaN without 3D."""
+    seen = np.array([t.centroid for t in found]).reshape(-1, 3)
+    surfaces = np.full((len(tracks), SURFACE, 3), np.nan)
+    for surface, track in zip(surfaces, tracks, strict=True):
+        few = _sample(track.points, SURFACE)
+        surface[: len(few)] = few
+    middles = np.array([t.centroid for t in tracks]).reshape(-1, 3)
+    away = np.linalg.norm(surfaces[:, None] - seen[:, None], axis=3)
+    return np.fmin(np.linalg.norm(middles[:, None] - seen, axis=2), 2 * np.fmin.reduce(away, axis=2))
 
 
 def _remember(
