@@ -23,10 +23,9 @@ from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Intrinsics, Object3D
 from seg_perception.tracking.assignment import assign
-from seg_perception.tracking.overlaps import look_up, shared_pixels
+from seg_perception.tracking.overlaps import look_up, nearest, shared_pixels
 
-POINTS = 256  # remembered of each surface
-SURFACE = 24  # of them for distances
+POINTS = 128  # remembered of each surface
 LEAST = 3  # points that must be seen before they say anything
 SAME_THING = 0.5  # overlap from which another class is another name for the same thing
 NOTHING = np.empty((0, 3))
@@ -152,13 +151,12 @@ class Iou3D:
         overlap, empty = np.zeros((len(tracks), len(masks))), np.zeros(len(tracks), bool)
         flat = [i for i, t in enumerate(tracks) if not len(t.points) or frame.intrinsics is None]
         if frame.intrinsics is not None and len(flat) < len(tracks):
-            counts = [len(t.points) for t in tracks]
-            world = np.concatenate([t.points for t in tracks])
-            points = transform_points(invert(self._T_fixed_camera), world)
+            surfaces, owners = _surfaces(tracks)
+            points = transform_points(invert(self._T_fixed_camera), surfaces)
             votes, there, through, hidden = look_up(
                 project(frame.intrinsics, points),
                 np.ascontiguousarray(points[:, 2]),
-                np.repeat(np.arange(len(tracks)), counts),
+                owners,
                 len(tracks),
                 NO_DEPTH if frame.depth is None else np.ascontiguousarray(frame.depth),
                 (frame.height, frame.width),
@@ -170,7 +168,7 @@ class Iou3D:
             visible = there + through
             overlap = np.where((visible >= LEAST)[:, None], votes / np.maximum(visible, 1)[:, None], 0.0)
             empty = (visible >= LEAST) & (2 * through >= visible)
-            for track, covered in zip(tracks, np.split(hidden, np.cumsum(counts)[:-1]), strict=True):
+            for track, covered in zip(tracks, np.split(hidden, np.searchsorted(owners, range(1, len(tracks)))), strict=True):
                 track.hidden = track.points[covered]
         if flat:
             last = Masks.from_span_lists(frame.height, frame.width, [tracks[i].spans for i in flat])
@@ -182,14 +180,16 @@ class Iou3D:
 def _distances(tracks: Sequence[Track], found: Sequence[Track]) -> NDArray[np.float64]:
     """How far each track is from what was found, (M, N) m: between centroids, or twice the way from its surface, since
     what comes out behind an occluder first is not its middle. NaN without 3D."""
-    seen = np.array([t.centroid for t in found]).reshape(-1, 3)
-    surfaces = np.full((len(tracks), SURFACE, 3), np.nan)
-    for surface, track in zip(surfaces, tracks, strict=True):
-        few = _sample(track.points, SURFACE)
-        surface[: len(few)] = few
-    middles = np.array([t.centroid for t in tracks]).reshape(-1, 3)
-    away = np.linalg.norm(surfaces[:, None] - seen[:, None], axis=3)
-    return np.fmin(np.linalg.norm(middles[:, None] - seen, axis=2), 2 * np.fmin.reduce(away, axis=2))
+    points, owners = _surfaces(tracks)
+    before, now = (np.array([t.centroid for t in some]).reshape(-1, 3) for some in (tracks, found))
+    between = np.sqrt(((before[:, None] - now) ** 2).sum(axis=2))
+    return np.fmin(between, 2 * nearest(points, owners, len(tracks), now))
+
+
+def _surfaces(tracks: Sequence[Track]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The points of all tracks (P, 3), and which track each belongs to (P,)."""
+    counts = [len(t.points) for t in tracks]
+    return np.concatenate([NOTHING, *(t.points for t in tracks)]), np.repeat(np.arange(len(tracks)), counts)
 
 
 def _remember(
@@ -209,8 +209,8 @@ def _remember(
 
 
 def _sample(points: NDArray, count: int) -> NDArray:
-    """At most `count` of the points (P, 3), evenly."""
-    return points if len(points) <= count else points[np.linspace(0, len(points) - 1, count).astype(int)]
+    """At most `count` of the points (P, 3), at even steps."""
+    return points[:: -(-len(points) // count)] if len(points) else points
 
 
 def _compile() -> None:
@@ -218,5 +218,6 @@ def _compile() -> None:
     mask = Masks.empty(1, 1, 1)
     one = (mask.spans, mask.offsets, mask.rois)
     shared_pixels(*one, *one)
-    depth = np.zeros((1, 1), np.float32)
+    depth, none = np.zeros((1, 1), np.float32), np.zeros(0, np.int64)
+    nearest(NOTHING, none, 0, NOTHING)
     look_up(np.zeros((1, 2)), np.ones(1), np.zeros(1, np.int64), 1, depth, (1, 1), *one, 0.01)

@@ -41,7 +41,9 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
             continue
         hit = known
         for k in range(n):
-            if covers(spans, offsets[k], offsets[k + 1], rois[k], x, y):
+            if not (0 <= x - rois[k, 0] < rois[k, 2] and 0 <= y - rois[k, 1] < rois[k, 3]):
+                continue
+            if covers(spans, offsets[k], offsets[k + 1], x, y):
                 votes[i, k] += 1
                 hit = True
         if hit:
@@ -51,9 +53,22 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
 
 
 @njit(cache=True, nogil=True)
-def covers(spans, first, last, roi, x, y):  # type: ignore[no-untyped-def]
-    if x < roi[0] or y < roi[1] or x >= roi[0] + roi[2] or y >= roi[1] + roi[3]:
-        return False
+def nearest(points, owners, count, places):  # type: ignore[no-untyped-def]
+    """Distance m of each of `places` (N, 3) from the nearest of a track's `points` (P, 3), (count, N); no point: NaN."""
+    n = len(places)
+    squares = np.full((count, n), np.inf)
+    for p in range(len(points)):
+        x, y, z, i = points[p, 0], points[p, 1], points[p, 2], owners[p]
+        for k in range(n):
+            away = (places[k, 0] - x) ** 2 + (places[k, 1] - y) ** 2 + (places[k, 2] - z) ** 2
+            if away < squares[i, k]:
+                squares[i, k] = away
+    return np.where(squares < np.inf, np.sqrt(squares), np.nan)
+
+
+@njit(cache=True, nogil=True)
+def covers(spans, first, last, x, y):  # type: ignore[no-untyped-def]
+    """Whether pixel x, y is in the mask of `spans[first:last]`."""
     low, high = first, last
     while low < high:  # the first span of row y
         middle = (low + high) // 2
