@@ -19,15 +19,14 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from seg_perception.msg import SegmentedObjectArray
 from seg_perception.ros.conversions import encode_image
 from seg_perception.ros.messages import transform_message
 from seg_perception.scene import Frame, Intrinsics
 
 DISTORTION_NAMES = {0: "plumb_bob", 4: "equidistant", 5: "plumb_bob", 8: "rational_polynomial"}
-ANSWER_TIMEOUT = 5.0  # s, after which a shot that nobody answered is sent again in lock step
+ANSWER_TIMEOUT = 4.0  # s, after which a shot that nobody answered is sent again in lock step
 SHOT_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # names also reach who comes late
-MAX_TRIES = 4  # of one shot in lock step, then it is given up
+MAX_TRIES = 8  # of one shot in lock step, then it is given up
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class Shot:
 class Camera(Node):
     """Publishes shots on `color/image_raw`, `depth/image_rect`, their `camera_info`, and what is known of the truth.
 
-    Parameter `rate` is in Hz. With `lock_step`, the next shot goes out once a result (`objects` topic) carries the
-    stamp of the last one, so that a slow machine loses nothing.
+    Parameter `rate` is in Hz. With `lock_step`, the next shot goes out once a consumer has sent the name of the last
+    one (as frame_id) on `shot/answer`, so that a slow machine loses nothing; an unanswered one is sent again,
+    with a new stamp.
     """
 
     def __init__(self, name: str, depth_encoding: str = "16UC1") -> None:
@@ -64,7 +64,7 @@ class Camera(Node):
         self._depth = self.create_publisher(Image, "depth/image_rect", qos)
         self._depth_info = self.create_publisher(CameraInfo, "depth/camera_info", qos)
         self._name = self.create_publisher(Header, "shot", SHOT_QOS)
-        self._truth = self.create_publisher(Image, "ground_truth/label_image", qos)
+        self._truth = None
         self._tf = _transform_broadcaster(self)
 
         self._shots: Iterator[Shot] = iter(())
@@ -74,17 +74,20 @@ class Camera(Node):
         self._stamp = Time().to_msg()
         self._lock_step = lock_step
         if lock_step:
-            self.create_subscription(SegmentedObjectArray, "objects", self._on_result, QoSProfile(depth=100))
+            self.create_subscription(Header, "shot/answer", self._on_answer, QoSProfile(depth=100))
         self.done = False
 
-    def play(self, shots: Iterator[Shot]) -> None:
+    def play(self, shots: Iterator[Shot], with_truth: bool) -> None:
         """Publishes `shots` from now on; `done` turns true after the last one was sent (and answered)."""
         self._shots = shots
+        if with_truth:
+            self._truth = self.create_publisher(Image, "ground_truth/label_image", QoSProfile(depth=2))
         period = 1.0 / self.rate
         self._timer = self.create_timer(min(period, 0.01) if self._lock_step else period, self._tick)
 
     def _has_listeners(self) -> bool:
-        return self._color.get_subscription_count() > 0 and self._depth.get_subscription_count() > 0
+        images = self._color.get_subscription_count() > 0 and self._depth.get_subscription_count() > 0
+        return images and self.count_publishers("shot/answer") > 0
 
     def _tick(self) -> None:
         if self._lock_step and (not self._has_listeners() or self._wait_for_answer()):
@@ -95,8 +98,7 @@ class Camera(Node):
             self._timer.cancel()
             return
         self._pending, self._tries = shot, 1
-        self._stamp = self.get_clock().now().to_msg()
-        self.publish(shot, self._stamp)
+        self._send(shot)
 
     def _wait_for_answer(self) -> bool:
         waited = time.monotonic() - self._sent_at
@@ -108,11 +110,15 @@ class Camera(Node):
                 self._pending = None
                 return False
             self._tries += 1
-            self.publish(self._pending, self._stamp)
+            self._send(self._pending)
         return True
 
-    def _on_result(self, message: SegmentedObjectArray) -> None:
-        if message.header.stamp == self._stamp:
+    def _send(self, shot: Shot) -> None:
+        self._stamp = self.get_clock().now().to_msg()
+        self.publish(shot, self._stamp)
+
+    def _on_answer(self, message: Header) -> None:
+        if self._pending is not None and message.frame_id == self._pending.name:
             self._pending = None
 
     def publish(self, shot: Shot, stamp: TimeMessage) -> None:
@@ -129,7 +135,7 @@ class Camera(Node):
         self._depth_info.publish(info)
         self._depth.publish(depth_image(shot.frame.depth, self.depth_encoding, header))
         self._color.publish(encode_image(shot.frame.color, "rgb8", header))
-        if shot.labels is not None and self._truth.get_subscription_count():
+        if self._truth is not None and shot.labels is not None and self._truth.get_subscription_count():
             self._truth.publish(encode_image(shot.labels, "16UC1", header))
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: a camera and the node as two real processes, and this one that shows what arrives on the topics.
 
-Started by `scripts/demo`, which sets everything up first.
+Started by `scripts/demo`, which sets everything up first. What is heavy is imported once signals are heard.
 """
 
 from __future__ import annotations
@@ -14,25 +14,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rclpy
-import yaml
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from seg_perception.ros.viewer import Viewer
 
-from seg_perception.config import ConfigError, load_config, to_mapping
-from seg_perception.files import shipped
-from seg_perception.folder import RgbdFolder
-from seg_perception.ros.viewer import Viewer
-
-UNHURRIED = {
-    "grasping": {"budget": 0.0}
-}  # every object is planned, however slow the machine; the config may say otherwise
-FIRST_RESULT = 180.0  # s; the very first start compiles the numba kernels
-NEXT_RESULT = 30.0  # s without a result while frames are due
+UNHURRIED = {"grasping": {"budget": 0.0}}  # every object is planned, however slow the machine; the config may differ
+FIRST_RESULT = 240.0  # s; the very first start compiles the numba kernels
+NEXT_RESULT = 40.0  # s without a result while frames are due
+EXPLAIN = 8.0  # s without a first result, after which we say what takes so long
+INTERRUPTED = 130  # exit code
 
 
 class DemoError(RuntimeError):
@@ -40,71 +35,94 @@ class DemoError(RuntimeError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo; 0 when every frame asked for came back as a result."""
+    """Runs the demo; 0 when every frame asked for came back as a result, 130 when it was stopped before."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        config = load_config(UNHURRIED, options.config, overrides=options.set)
-        count = _frames_due(options)
-        return run(config, options, count)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except (ConfigError, DemoError, OSError, ValueError) as error:
+        return run(options, stop)
+    except (DemoError, OSError, ValueError) as error:  # ConfigError and FolderError are ValueErrors
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def run(config: Any, options: argparse.Namespace, count: int | None) -> int:
-    """Starts the processes, collects `count` results (None = until ctrl-C), writes pictures and objects.json."""
+def run(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Starts the processes, collects results (without --frames from a simulated camera: until stopped), and writes
+    pictures and objects.json."""
+    import rclpy
+    import yaml
+    from rclpy.signals import SignalHandlerOptions
+
+    from seg_perception.config import load_config, to_mapping
+    from seg_perception.ros.viewer import Viewer
+
+    config = load_config(UNHURRIED, options.config, overrides=options.set)
+    count = _frames_due(options)
     output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"--output {output}: {error.strerror}") from error
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=[])
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     with tempfile.TemporaryDirectory() as scratch, Processes() as processes:
         tree = Path(scratch) / "config.yaml"
         tree.write_text(yaml.safe_dump(to_mapping(config)), encoding="utf-8")
-        viewer = Viewer(output)
+        viewer = Viewer(output, once=options.source != "sim")
         try:
-            processes.start("node", "seg_perception.ros.node", {"config": str(tree)}, debug=options.debug)
-            processes.start("camera", *_camera(options), remaps={"objects": "/seg_perception/objects"})
+            processes.start("node", "seg_perception.ros.node", {"config": str(tree)}, options.debug)
+            processes.start("camera", *_camera(options), options.debug)
             if not options.no_view:
                 processes.start_rviz()
-            _collect(viewer, processes, count)
-        except KeyboardInterrupt:
-            if count is not None:
-                raise
+            _collect(viewer, processes, count, stop)
         finally:
             viewer.finish()
             viewer.destroy_node()
             rclpy.try_shutdown()
-    print(viewer.summary())
-    return 0
+    if viewer.tally.frames or not stop.is_set():
+        print(viewer.summary())
+    if stop.is_set():
+        print("stopped", file=sys.stderr)
+    return INTERRUPTED if stop.is_set() and (count is not None or not viewer.tally.frames) else 0
 
 
-def _collect(viewer: Viewer, processes: Processes, count: int | None) -> None:
-    patience, last_progress, done = FIRST_RESULT, time.monotonic(), 0
+def _collect(viewer: Viewer, processes: Processes, count: int | None, stop: threading.Event) -> None:
+    import rclpy
+    from tqdm import tqdm
+
+    done, began = 0, time.monotonic()
+    last_progress, explained = began, False
     with tqdm(total=count, unit="frame", disable=None, desc="results") as bar:
-        while count is None or viewer.complete < count:
-            rclpy.spin_once(viewer, timeout_sec=0.2)
+        while not stop.is_set() and (count is None or done < count):
+            rclpy.spin_once(viewer, timeout_sec=0.1)
+            now = time.monotonic()
             if viewer.complete > done:
                 bar.update(viewer.complete - done)
-                done, patience, last_progress = viewer.complete, NEXT_RESULT, time.monotonic()
+                done, last_progress = viewer.complete, now
                 if bar.disable:
                     print(viewer.last_line, flush=True)
                 else:
                     bar.set_postfix_str(viewer.last_line)
                 continue
-            ended = processes.ended()
-            if ended and not (ended == "camera" and processes.succeeded("camera")):
-                raise DemoError(f"the {ended} process ended early, see its lines above")
-            if ended and time.monotonic() - last_progress > 3.0:
-                missing = f"{viewer.complete} of {count} results"
-                raise DemoError(f"the camera has sent all its frames, but only {missing} arrived")
-            if time.monotonic() - last_progress > patience:
-                raise DemoError(f"no result for {patience:.0f} s; the node says: {viewer.complaint or 'nothing'}")
+            if not done and not explained and now - began > EXPLAIN:
+                explained = True
+                bar.write("waiting for the first result; the very first start compiles for a minute or two", sys.stdout)
+            _check(viewer, processes, count, done, now - last_progress)
+
+
+def _check(viewer: Viewer, processes: Processes, count: int | None, done: int, silence: float) -> None:
+    """Raises DemoError when nothing more can be expected."""
+    ended = processes.ended()
+    if ended and not (ended == "camera" and processes.succeeded("camera")):
+        raise DemoError(f"the {ended} process ended early, see its lines above")
+    if ended and silence > 5.0:
+        raise DemoError(f"the camera has sent all its frames, but only {done} of {count} results arrived")
+    patience = NEXT_RESULT if done else FIRST_RESULT
+    if silence > patience:
+        raise DemoError(f"no result for {patience:.0f} s; the node says: {viewer.complaint or 'nothing'}")
 
 
 class Processes:
@@ -116,29 +134,20 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def start(
-        self,
-        name: str,
-        module: str,
-        parameters: dict[str, Any],
-        remaps: dict[str, str] | None = None,
-        debug: bool = False,
-    ) -> None:
-        """`python -m module` with ROS parameters and remaps; in its own session, ctrl-C comes to us alone."""
+    def start(self, name: str, module: str, parameters: dict[str, Any], debug: bool = False) -> None:
+        """`python -m module` with ROS parameters; in its own session, so that ctrl-C comes to us alone."""
         command = [sys.executable, "-m", module, *(["--debug"] if debug else []), "--ros-args"]
         for key, value in parameters.items():
-            command += ["-p", f"{key}:={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]
-        for key, value in (remaps or {}).items():
-            command += ["-r", f"{key}:={value}"]
+            command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
         self._running[name] = subprocess.Popen(command, start_new_session=True)
 
     def start_rviz(self) -> None:
         """RViz with our view, where there is an RViz and a screen."""
+        from seg_perception.files import shipped
+
         rviz = shutil.which("rviz2")
         if rviz is None or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            print(
-                "no rviz2 or no screen here: look at the pictures in the output folder instead (--no-view says so too)"
-            )
+            print("no rviz2 or no screen here: look at the pictures in the output folder instead (--no-view)")
             return
         view = str(shipped("rviz", "perception.rviz"))
         self._running["rviz"] = subprocess.Popen([rviz, "-d", view], start_new_session=True)
@@ -151,7 +160,7 @@ class Processes:
         return self._running[name].poll() == 0
 
     def __exit__(self, *_: object) -> None:
-        for how, patience in ((signal.SIGINT, 10.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+        for how, patience in ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
             alive = [p for p in self._running.values() if p.poll() is None]
             for process in alive:
                 process.send_signal(how)
@@ -173,6 +182,8 @@ def _camera(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def _frames_due(options: argparse.Namespace) -> int | None:
     if options.source == "sim":
         return options.frames
+    from seg_perception.folder import RgbdFolder
+
     available = len(RgbdFolder(options.source))
     return available if options.frames is None else min(options.frames, available)
 
@@ -190,10 +201,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class FolderCameraNode(Camera):
         if not folder:
             raise ValueError("folder: expected a folder of RGB-D frames, e.g. --ros-args -p folder:=PATH")
         self._folder = RgbdFolder(folder)
-        self.play(self._shots_of_folder())
+        self.play(self._shots_of_folder(), self._folder.has_truth)
 
     def _shots_of_folder(self) -> Iterator[Shot]:
         for _ in itertools.count() if self._loop else range(1):

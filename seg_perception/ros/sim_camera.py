@@ -30,7 +30,7 @@ class SimCameraNode(Camera):
         )
         self._loop = bool(declare("loop", True).value)
         self._camera.start()  # the first round runs as fast as it is rendered, unless it is on disk already
-        self.play(self._shots_of_loop())
+        self.play(self._shots_of_loop(), with_truth=True)
 
     def _shots_of_loop(self) -> Iterator[Shot]:
         rounds = itertools.count() if self._loop else range(1)

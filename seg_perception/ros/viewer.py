@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,24 @@ class Tally:
     with_grasp: int = 0
     truth: int = 0
     found: int = 0
+    scored: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
 
 
 class Viewer(Node):
-    """Collects results, overlays and truth by stamp; `complete` counts the frames that have result and picture."""
+    """Collects results, overlays, names and truth by stamp; `complete` counts the frames that are whole.
 
-    def __init__(self, output: Path) -> None:
+    Answers each whole frame on `shot/answer`, for cameras in lock step. `once`: a name that comes again is the same
+    frame, sent again.
+    """
+
+    def __init__(self, output: Path, once: bool = False) -> None:
         super().__init__("viewer")
         self.output = output
+        self._once = once
+        self._names: set[str] = set()
+        self._desk = ThreadPoolExecutor(1, thread_name_prefix="desk")  # pictures must not hold up arrivals
+        self._answer = self.create_publisher(Header, "shot/answer", QoSProfile(depth=100))
         self.complete = 0
         self.last_line = ""
         self.complaint = ""
@@ -79,7 +89,8 @@ class Viewer(Node):
             self.create_subscription(kind, topic, store, qos)
 
     def finish(self) -> None:
-        """Writes objects.json."""
+        """Writes what is still to be written, and objects.json."""
+        self._desk.shutdown(wait=True)
         write_report(self.output / "objects.json", list(self._records))
 
     def summary(self) -> str:
@@ -94,7 +105,8 @@ class Viewer(Node):
             f"camera stamp to result {np.median(latency):.0f} ms median, {np.percentile(latency, 95):.0f} ms p95",
         ]
         if t.truth:
-            lines.append(f"ground truth: {t.found} of {t.truth} visible objects found (IoU >= {FOUND_IOU})")
+            scored = f"in {t.scored} of {t.frames} frames" if t.scored < t.frames else "in all frames"
+            lines.append(f"ground truth: {t.found} of {t.truth} visible objects found {scored} (IoU >= {FOUND_IOU})")
         without = {Status(s).name: n for s, n in sorted(t.statuses.items()) if not Status(s).has_3d}
         if without:
             lines.append("without 3D: " + ", ".join(f"{n} {name}" for name, n in without.items()))
@@ -119,11 +131,13 @@ class Viewer(Node):
         arrival = self._arrival(message.header)
         if arrival is not None:
             arrival.truth = message
+            self._close_if_whole(message.header)
 
     def _on_shot(self, message: Header) -> None:
         arrival = self._arrival(message)
         if arrival is not None:
             arrival.name = message.frame_id
+            self._close_if_whole(message)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         bad = [s for s in message.status if s.level != DiagnosticStatus.OK]
@@ -141,18 +155,27 @@ class Viewer(Node):
     def _close_if_whole(self, header: Header) -> None:
         key = stamp_ns(header.stamp)
         arrival = self._open[key]
-        if arrival.result is None or arrival.overlay is None:
+        if arrival.result is None or arrival.overlay is None or not arrival.name:
+            return
+        if arrival.truth is None and self.count_publishers("ground_truth/label_image"):
             return
         del self._open[key]
         self._closed.append(key)
-        name = arrival.name or str(key)
-        record = message_record(arrival.result, name=name, latency=arrival.latency)
-        self._records.append(record)
+        self._answer.publish(Header(stamp=header.stamp, frame_id=arrival.name))
+        if self._once and arrival.name in self._names:
+            return
+        self._names.add(arrival.name)
+        self._desk.submit(self._write, arrival)
+
+    def _write(self, arrival: Arrival) -> None:
+        """The record, the sums and the picture of a whole frame; in a thread of its own."""
+        self._records.append(message_record(arrival.result, name=arrival.name, latency=arrival.latency))
         self._count(arrival)
-        picture = _array_of(arrival.overlay)
-        cv2.imwrite(str(self.output / f"overlay_{name}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        file = self.output / f"overlay_{arrival.name}.png"
+        if not cv2.imwrite(str(file), _array_of(arrival.overlay), [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+            self.get_logger().error(f"{file}: cannot be written", once=True)
+        self.last_line = self._line(arrival.name, arrival)
         self.complete += 1
-        self.last_line = self._line(name, arrival)
 
     def _count(self, arrival: Arrival) -> None:
         t, objects = self.tally, arrival.result.objects
@@ -163,6 +186,7 @@ class Viewer(Node):
         t.latencies.append(arrival.latency)
         if arrival.truth is not None:
             found, visible = found_objects(arrival.result, _array_of(arrival.truth))
+            t.scored += 1
             t.found += found
             t.truth += visible
 
