@@ -160,7 +160,10 @@ class Processes:
         return self._running[name].poll() == 0
 
     def __exit__(self, *_: object) -> None:
-        for how, patience in ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+        for how, patience in (
+            (signal.SIGTERM, 15.0),
+            (signal.SIGKILL, 3.0),
+        ):  # while Python still loads, SIGINT is noisy
             alive = [p for p in self._running.values() if p.poll() is None]
             for process in alive:
                 process.send_signal(how)
