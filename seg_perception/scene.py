@@ -137,6 +137,9 @@ class Frame:
                 f"depth: expected {self.color.shape[:2]} float32 metres like the color image, "
                 f"got {self.depth.shape} {self.depth.dtype}"
             )
+        for name in ("color", "depth"):  # a slice such as bgr[..., ::-1] is as good; kernels want it in one piece
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
         size = (self.width, self.height)
         if self.intrinsics is not None and (self.intrinsics.width, self.intrinsics.height) != size:
             raise ValueError(
@@ -355,7 +358,7 @@ class GraspPlan(Sequence[Grasp]):
 class Object3D:
     """One instance in 3D, camera frame. Without 3D (`status` says why) points are empty and centroid is NaN.
 
-    `points` (M, 3) float32 m, `colors` (M, 3) uint8 RGB, `centroid` (3,) m median-like centre of what is seen,
+    `points` (M, 3) float32 m, `colors` (M, 3) uint8 RGB, `centroid` (3,) m mean of what is seen,
     `covariance` (3, 3) m^2 of the centroid, `box` oriented, z along the support's normal where there is one;
     `box_completed`: it was extended down to the support. `height_above_support` m of the object's top, NaN = no
     support. `valid_depth_ratio` 0..1, mask pixels with usable depth. `occluded_ratio` 0..1 of the outline, NaN = unknown.

@@ -30,6 +30,14 @@ DEPTH = np.ones((4, 6), np.float32)
 K = Intrinsics(6, 4, 5.0, 5.0, 2.5, 1.5)
 
 
+def test_a_frame_takes_slices_in_any_memory_order():
+    bgr = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    frame = Frame(bgr[..., ::-1], np.asfortranarray(DEPTH), K)
+    assert frame.color.flags.c_contiguous
+    assert frame.depth.flags.c_contiguous
+    assert frame.color[0, 0].tolist() == [2, 1, 0]
+
+
 class TestIntrinsics:
     def test_matrix(self):
         assert K.matrix.tolist() == [[5, 0, 2.5], [0, 5, 1.5], [0, 0, 1]]
