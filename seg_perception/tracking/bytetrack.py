@@ -35,7 +35,9 @@ class ByteTrackConfig:
     )  # fmt: skip
     min_iou: float = option(0.2, "overlap of boxes that confident instances need", ge=0.01, le=1, live=True)
     min_iou_low: float = option(0.5, "overlap of boxes that the others need", ge=0.01, le=1, live=True)
-    forget_after: float = option(1.0, "a track not found is forgotten after this time", unit="s", ge=0, le=600, live=True)
+    forget_after: float = option(
+        1.0, "a track not found is forgotten after this time", unit="s", ge=0, le=600, live=True
+    )
     by_class: bool = option(True, "a track keeps its class", live=True)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from seg_perception.geometry import invert, project, transform_points
 from seg_perception.masks import Masks
 from seg_perception.options import option
-from seg_perception.scene import Frame, Instances, Intrinsics, Object3D
+from seg_perception.scene import Frame, Instances, Object3D
 from seg_perception.tracking.assignment import assign
 from seg_perception.tracking.overlaps import look_up, nearest, shared_pixels
 
@@ -40,7 +40,11 @@ class Iou3DConfig:
         0.08, "an object may jump this far between two frames", unit="m", ge=0.001, le=2, live=True
     )
     min_overlap: float = option(
-        0.2, "share of what is visible of it that must lie under the mask, else position decides", ge=0.01, le=1, live=True
+        0.2,
+        "share of what is visible of it that must lie under the mask, else position decides",
+        ge=0.01,
+        le=1,
+        live=True,
     )
     depth_tolerance: float = option(
         0.015, "points this much nearer or farther are another surface, at 1 m", unit="m", ge=0.001, le=0.5, live=True
@@ -82,7 +86,7 @@ class Track:
     def misses(self, empty_ns: int | None) -> None:
         """Was not found; its place is seen empty at `empty_ns`, unless that is None."""
         self.missed += 1
-        self.empty_ns = self.empty_ns or empty_ns
+        self.empty_ns = empty_ns if self.empty_ns is None else self.empty_ns
 
 
 class Iou3D:
@@ -168,7 +172,9 @@ class Iou3D:
             visible = there + through
             overlap = np.where((visible >= LEAST)[:, None], votes / np.maximum(visible, 1)[:, None], 0.0)
             empty = (visible >= LEAST) & (2 * through >= visible)
-            for track, covered in zip(tracks, np.split(hidden, np.searchsorted(owners, range(1, len(tracks)))), strict=True):
+            for track, covered in zip(
+                tracks, np.split(hidden, np.searchsorted(owners, range(1, len(tracks)))), strict=True
+            ):
                 track.hidden = track.points[covered]
         if flat:
             last = Masks.from_span_lists(frame.height, frame.width, [tracks[i].spans for i in flat])
@@ -217,7 +223,10 @@ def _compile() -> None:
     """Compiles the kernels, or loads them, so that the first frame does not wait for it."""
     mask = Masks.empty(1, 1, 1)
     one = (mask.spans, mask.offsets, mask.rois)
+    none = np.zeros(0, np.int64)
     shared_pixels(*one, *one)
-    depth, none = np.zeros((1, 1), np.float32), np.zeros(0, np.int64)
     nearest(NOTHING, none, 0, NOTHING)
-    look_up(np.zeros((1, 2)), np.ones(1), np.zeros(1, np.int64), 1, depth, (1, 1), *one, 0.01)
+    for writeable in (True, False):  # two types to numba; a camera's buffer may be either
+        depth = np.zeros((1, 1), np.float32)
+        depth.flags.writeable = writeable
+        look_up(np.empty((0, 2)), np.empty(0), none, 0, depth, (1, 1), *one, 0.01)

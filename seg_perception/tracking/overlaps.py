@@ -12,8 +12,8 @@ from numba import njit
 def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolerance):  # type: ignore[no-untyped-def]
     """What the image shows where the points of `count` tracks must be if they have not moved.
 
-    `pixels` (P, 2) u, v and `z` (P,) m of the points, `owners` (P,) their tracks; `depth` of the image of `shape` H, W, m,
-    or (0, 0) = none. Returns votes (count, N): points on mask n and at its depth; there (count,): points that are still
+    `pixels` (P, 2) u, v and `z` (P,) m of the points, `owners` (P,) their tracks; `depth` m of the image of `shape`
+    H, W, or (0, 0) = none. Returns votes (count, N): points on mask n and at its depth; there (count,): points still
     seen; through (count,): points with something farther behind; hidden (P,) bool: the others, which something nearer
     covers or the image does not show.
     """
@@ -54,7 +54,7 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
 
 @njit(cache=True, nogil=True)
 def nearest(points, owners, count, places):  # type: ignore[no-untyped-def]
-    """Distance m of each of `places` (N, 3) from the nearest of a track's `points` (P, 3), (count, N); no point: NaN."""
+    """Distance m of each of `places` (N, 3) from the nearest of a track's `points` (P, 3), (count, N); NaN = none."""
     n = len(places)
     squares = np.full((count, n), np.inf)
     for p in range(len(points)):

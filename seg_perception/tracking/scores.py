@@ -38,7 +38,7 @@ def score_tracks(frames: Iterable[Mapping[str, int]]) -> TrackScore:
             counts[name, track_id] = counts.get((name, track_id), 0) + 1
             switches += last.get(name, track_id) != track_id
             last[name] = track_id
-    names, ids = (sorted({pair[k] for pair in counts}) for k in (0, 1))  # type: ignore[type-var]
+    names, ids = (sorted({pair[k] for pair in counts}) for k in (0, 1))
     table = np.zeros((len(names), len(ids)), int)
     for (name, track_id), count in counts.items():
         table[names.index(name), ids.index(track_id)] = count
