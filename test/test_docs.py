@@ -68,7 +68,7 @@ def test_the_readme_s_plugin_runs_as_the_readme_says(table_with_a_box, tmp_path,
     cv2.imwrite(str(frames / "a_rgb.png"), table_with_a_box["rgb"])
     cv2.imwrite(str(frames / "a_depth.png"), (table_with_a_box["depth_m"] * 1000).round().astype(np.uint16))
     (line,) = (words for words in commands(README) if any("closer:Closer" in word for word in words))
-    assert line[:2] == ["PYTHONPATH=.", "seg-perception"]
+    assert line[:2] == ["PYTHONPATH=.:$PYTHONPATH", "seg-perception"]
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     arguments = ["." if word == "FOLDER" else word for word in line[2:]]
