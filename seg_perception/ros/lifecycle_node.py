@@ -234,6 +234,7 @@ class SegPerceptionNode(LifecycleNode):
         self._jumps.unregister()
         self.services_of_node.calls.close()
         super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # rclpy forgets it, and it holds the middleware's participant
 
 
 def _answer_impossible_transitions(node: LifecycleNode) -> None:

@@ -10,8 +10,8 @@ The node itself is in lifecycle_node.py; it is imported once signals are heard.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
+import os
 import signal
 import sys
 import threading
@@ -82,7 +82,7 @@ def _spin(node: Any, executor: Any, stop: threading.Event) -> int:
     spinning.start()
 
     def start() -> None:
-        if not _autostart(node):
+        if not _autostart(node, stop):
             failed.set()
             stop.set()
 
@@ -106,8 +106,8 @@ def _spin(node: Any, executor: Any, stop: threading.Event) -> int:
     spinning.join(1.0)
     if not clean:
         sys.stderr.write("error: a transition does not return\n")
-        _leave(1)
-    return 1 if failed.is_set() else 0
+        node.left_behind = True
+    return 1 if failed.is_set() or not clean else 0
 
 
 def _spin_until(node: Any, executor: Any) -> None:
@@ -123,22 +123,24 @@ def _spin_until(node: Any, executor: Any) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends the process while a thread still runs in a plugin, where Python's own end would abort.
-
-    The C library's `exit` lets the middleware take its shared memory away, which `os._exit` would leave.
-    """
+    """Ends the process while a thread still runs in a plugin or a compiler, where Python's own end, and the C library's,
+    would abort. The node is destroyed by now: with its context goes the middleware, and its shared memory."""
     import rclpy
 
+    gc.collect()
     rclpy.get_default_context().destroy()
     sys.stdout.flush()
     sys.stderr.flush()
-    ctypes.PyDLL(None).exit(code)
+    os._exit(code)
 
 
-def _autostart(node: Any) -> bool:
+def _autostart(node: Any, stop: threading.Event) -> bool:
+    """Configures and activates, unless told to stop; False if the node cannot."""
     from rclpy.lifecycle import TransitionCallbackReturn
 
     for trigger in (node.trigger_configure, node.trigger_activate):
+        if stop.is_set():
+            return True  # the executor may already have run what ends the node: no transition is allowed then
         if trigger() != TransitionCallbackReturn.SUCCESS:
             return False
     gc.collect()
