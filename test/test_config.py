@@ -215,8 +215,8 @@ def test_planners_have_their_sections_beside_the_list():
     grasping = load_config({"grasping": {"planners": [name], name: {"depth": 0.04}}}).grasping
     assert [p.create().config.depth for p in grasping.planners] == [0.04]
     assert load_config({"grasping": {"planners": []}}).grasping.planners == ()
-    only_section = load_config({"grasping": {"top_down": {}}}).grasping
-    assert [p.plugin for p in only_section.planners] == ["top_down"]  # the default list
+    only_section = load_config({"grasping": {"antipodal": {}}}).grasping
+    assert [p.plugin for p in only_section.planners] == ["antipodal"]  # the default list
 
 
 def test_a_planner_of_a_module_in_a_package_can_be_set_by_its_dotted_name(tmp_path, monkeypatch):

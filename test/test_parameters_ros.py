@@ -150,5 +150,5 @@ def test_a_list_of_planners_brings_their_parameters(make) -> None:
     with pytest.raises(ConfigError):
         node.parameters.load()
     node = make()
-    assert node.node.has_parameter("grasping.top_down.gripper")
-    assert node.get("grasping.planners") == ["top_down"]
+    assert node.node.has_parameter("grasping.antipodal.gripper")
+    assert node.get("grasping.planners") == ["antipodal"]

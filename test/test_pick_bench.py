@@ -302,7 +302,7 @@ def test_easy_things_are_picked_and_a_gripper_too_narrow_for_them_finds_no_grasp
     assert rows[0]["picked"] >= 5
     narrow = {"name": "tweezers", "stroke": 0.012, "finger_width": 0.01, "finger_thickness": 0.01}
     narrow |= {"finger_length": 0.05, "tip_beyond_tcp": 0.005, "palm_size": [0.04, 0.06, 0.05]}
-    config = yaml.safe_dump({"grasping": {"top_down": {"gripper": narrow}}})
+    config = yaml.safe_dump({"grasping": {"antipodal": {"gripper": narrow}}})
     rows = summarise(plain_with_times(run(replace(FEW, config=config, things=("can",)))))
     assert rows[0]["outcomes"] == {"no grasp": 3}
 
@@ -366,7 +366,7 @@ def test_the_command_writes_numbers_tables_and_pictures(tmp_path, capsys):
     assert result["rows"][0]["outcomes"] == {"no grasp": 2}
     assert len(result["trials"]) == 2
     assert capsys.readouterr().out == (tmp_path / "pick.md").read_text()
-    picture = cv2.imread(str(tmp_path / "failures_single_top_down.png"))
+    picture = cv2.imread(str(tmp_path / "failures_single_antipodal.png"))
     assert picture.shape[1] == 2 * 240
     assert picture[:240].std() > 10  # it shows something
 

@@ -40,7 +40,7 @@ class AntipodalConfig:
     max_approach_angle: float = option(50.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=80)
     rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
     slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
-    min_score: float = option(0.05, "grasps less likely than this are left out", ge=0, le=1)
+    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1)
     pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
     retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1)
     max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)

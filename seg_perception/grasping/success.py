@@ -80,10 +80,11 @@ HOLDS: dict[str, float] = {
 def probability(known: NDArray[np.float64], friction: float) -> NDArray[np.float64]:
     """(K,) that the pick succeeds."""
     all_signs = signs(known, friction)
-    free, holds = (_logistic(all_signs, model) for model in (FREE, HOLDS))
+    free, holds = (logistic(all_signs, model) for model in (FREE, HOLDS))
     return free * holds
 
 
-def _logistic(values: dict[str, NDArray[np.float64]], model: dict[str, float]) -> NDArray[np.float64]:
+def logistic(values: dict[str, NDArray[np.float64]], model: dict[str, float]) -> NDArray[np.float64]:
+    """Probabilities (K,) of a `model`, a weight for each of `values` and one for always."""
     total = sum((weight * values[name] for name, weight in model.items() if name != "always"), model["always"])
     return np.asarray(1.0 / (1.0 + np.exp(-total)))

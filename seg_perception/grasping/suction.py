@@ -15,16 +15,21 @@ from seg_perception.geometry import rotation_with_z, transform
 from seg_perception.grasping import cups
 from seg_perception.grasping.gripper import SuctionCup, load_cup
 from seg_perception.grasping.planning import Asked
+from seg_perception.grasping.success import logistic
 from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, Plane, unit_vector
 
-MAX_PLACES, MAX_POINTS = 160, 4000  # looked at
+MAX_PLACES, MAX_POINTS = 100, 3000  # looked at
 AROUND = 0.6  # m around the object, where things may be in the way
 NEAR = 0.015  # m; grasps nearer than this are one
 LOW = 0.004  # m over the support; lower points are its noise, not obstacles
 LIP, RISE = 0.1, 0.25  # of the cup's radius: unevenness that the lip evens out, and how far a surface may reach into it
 ROUGH = 0.12  # of the cup's radius; a surface rougher than this, beside the depth's noise, does not seal
-ARM = 0.025  # m; this far from the centre of mass half the score is left
+SLACK = 1.5  # what exceeds these limits by more is not looked at; the score knows the rest
+DENSITY, ACCELERATION = 450.0, 14.8  # kg/m^3 of the object's box, m/s^2 with the shaking of a fast robot: a guess
+VACUUM = 50e3  # Pa below the air's pressure
+HOLDS = {"always": 4.641, "uncovered": -9.725, "rough": -1.657, "uneven": -2.44, "bulge": -1.089, "load": -1.049}
+"""A logistic model of what decides whether a cup seals and holds, fitted by `python benchmark/fit_cups.py`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class SuctionConfig:
     gripper: Any = option("suction_16", "a shipped name, a path to a file, or a mapping")
     max_approach_angle: float = option(85.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=90)
     min_coverage: float = option(0.9, "share of the lip that must be seen to lie on the object", ge=0, le=1)
+    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1)
     pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
     retreat_distance: float = option(0.1, "straight lift after sealing", unit="m", ge=0, le=1)
     max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)
@@ -63,15 +69,15 @@ class Suction:
         rejected: Counter[str] = Counter()
         fits = self._seals(rows, rejected)
         rows = rows[fits]
-        centre = obj.box.T_camera_box[:3, 3] if obj.box.size.any() else points.mean(axis=0)
-        scores = self._scores(rows, centre, up)
+        scores = logistic(self.signs(rows, obj, up), HOLDS)
         found: list[Grasp] = []
         contacts = rows[:, cups.X : cups.NX]
         alike = np.zeros(len(rows), bool)
+        rejected["unlikely to hold"] += int((scores < self.config.min_score).sum())
         for i in np.argsort(-scores, kind="stable"):
-            if alike[i]:
+            if alike[i] or scores[i] < self.config.min_score:
                 continue
-            approach = self._approach(rows[i], -up)
+            approach = self.approach(rows[i], -up)
             if approach is None:
                 rejected["steeper than the approach may lean"] += 1
                 continue
@@ -90,6 +96,7 @@ class Suction:
             if len(found) == self.config.max_grasps:
                 break
             alike |= np.linalg.norm(contacts - contacts[i], axis=1) < NEAR
+        rejected = +rejected  # those that were
         reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common())
         return GraspPlan(tuple(found), "" if found else reasons or "no surface under a cup", dict(rejected))
 
@@ -99,9 +106,9 @@ class Suction:
         checks = {
             "with too few points under the cup": ~np.isfinite(rows[:, cups.X]),
             "beyond the edge": ~(rows[:, cups.COVERED] >= self.config.min_coverage),
-            "too rough": ~(rows[:, cups.ROUGH] <= ROUGH * radius),
-            "too curved along the lip": ~(rows[:, cups.UNEVEN] <= LIP * radius),
-            "too curved": ~(np.abs(rows[:, cups.BULGE]) <= RISE * radius),
+            "too rough": ~(rows[:, cups.ROUGH] <= SLACK * ROUGH * radius),
+            "too curved along the lip": ~(rows[:, cups.UNEVEN] <= SLACK * LIP * radius),
+            "too curved": ~(np.abs(rows[:, cups.BULGE]) <= SLACK * RISE * radius),
         }
         left = np.ones(len(rows), bool)
         for reason, bad in checks.items():
@@ -110,18 +117,23 @@ class Suction:
             left &= ~bad
         return left
 
-    def _scores(self, rows: NDArray, centre: NDArray, up: NDArray) -> NDArray[np.float64]:
-        """0..1 by what decides success: an even lip, wholly on the object, near the centre of mass. Not calibrated."""
+    def signs(self, rows: NDArray, obj: Object3D, up: NDArray) -> dict[str, NDArray[np.float64]]:
+        """What decides whether each of `rows` (K, 11) seals and carries the weight, as the model takes it."""
         radius = self.cup.cup_radius
-        off = rows[:, cups.X : cups.NX] - centre
-        arm = np.linalg.norm(off - np.outer(off @ up, up), axis=1)
-        even = 1 - 0.5 * np.minimum(1, rows[:, cups.UNEVEN] / (LIP * radius))
-        smooth = 1 - 0.5 * np.minimum(1, rows[:, cups.ROUGH] / (ROUGH * radius))
-        flat = 1 - 0.3 * np.minimum(1, np.abs(rows[:, cups.BULGE]) / (RISE * radius))
-        level = 0.7 + 0.3 * np.maximum(0, rows[:, cups.NX : cups.ROUGH] @ up)
-        return rows[:, cups.COVERED] * even * smooth * flat * level / (1 + (arm / ARM) ** 2)
+        box = obj.box
+        off = rows[:, cups.X : cups.NX] - box.T_camera_box[:3, 3]
+        arm = np.linalg.norm(off - np.outer(off @ up, up), axis=1) if box.size.any() else np.zeros(len(rows))
+        tips = DENSITY * ACCELERATION * float(np.prod(box.size)) * (arm + radius)
+        holds = (self.cup.max_force or VACUUM * np.pi * radius**2) * radius
+        return {
+            "uncovered": 1.0 - rows[:, cups.COVERED],
+            "rough": np.minimum(rows[:, cups.ROUGH] / (ROUGH * radius), 2.0),
+            "uneven": np.minimum(rows[:, cups.UNEVEN] / (LIP * radius), 3.0),
+            "bulge": np.minimum(np.abs(rows[:, cups.BULGE]) / (RISE * radius), 2.0),
+            "load": np.minimum(tips / holds, 6.0),
+        }
 
-    def _approach(self, row: NDArray, down: NDArray) -> NDArray[np.float64] | None:
+    def approach(self, row: NDArray, down: NDArray) -> NDArray[np.float64] | None:
         """Against the normal; where that leans too far, as near to it as the cup bends; None beyond."""
         approach = -row[cups.NX : cups.ROUGH]
         most = np.radians(self.config.max_approach_angle)
