@@ -59,8 +59,9 @@ def register_depth(
 def _lens(k: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32], np.float32]:
     """The radial gain by squared radius, (N,) with its step, and p1, p2: all three lens models in one form.
 
-    A normalised point (x, y) goes to (x, y) * gain, plus the tangential part. No entry, no image: beyond the last one
-    a polynomial may fold back into view. A perfect lens has an empty table.
+    A normalised point (x, y) goes to (x, y) * gain, plus the tangential part. Beyond the last entry nothing is drawn:
+    far out a polynomial may come back into view. Where it folds before, it shows the scene mirrored, as from behind, and
+    that is not drawn either. A perfect lens has an empty table.
     """
     if not k.is_distorted:
         return np.empty(0, np.float32), np.zeros(2, np.float32), np.float32(1.0)
@@ -82,9 +83,7 @@ def _lens(k: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32], np.f
         k4, k5, k6 = d[5:8] if len(d) == 8 else (0.0, 0.0, 0.0)
         gain = (1 + r2 * (d[0] + r2 * (d[1] + r2 * d[4]))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
         tangential = (d[2], d[3])
-    grows = np.diff(gain * np.sqrt(r2)) > 0
-    valid = LENS_STEPS if grows.all() else int(np.argmin(grows)) + 1  # where it stops to grow, it folds
-    return gain[:valid].astype(np.float32), np.array(tangential, np.float32), np.float32(r2[1])
+    return gain.astype(np.float32), np.array(tangential, np.float32), np.float32(r2[1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

@@ -68,16 +68,13 @@ def test_the_same_camera_changes_nothing() -> None:
     assert_allclose(registered[1:-1, 1:-1], depth[1:-1, 1:-1], rtol=2e-4)  # NaN where it is NaN
 
 
-def steps(baseline: float) -> tuple[np.ndarray, np.ndarray]:
-    """A square at 0.5 m before a wall at 1 m, and what a camera `baseline` m further right makes of it."""
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_near_hides_the_far_and_nothing_is_stretched_between(side: int) -> None:
     camera = Intrinsics(200, 100, 200.0, 200.0, 99.5, 49.5)
-    depth = np.full((100, 200), 1.0, np.float32)
+    depth = np.full((100, 200), 1.0, np.float32)  # a wall, and a square before it
     depth[30:70, 80:120] = 0.5
-    return depth, register_depth(depth, camera, camera, transform(translation=[-baseline, 0, 0]))
-
-
-def test_the_near_hides_the_far_and_nothing_is_stretched_between() -> None:
-    _, registered = steps(0.05)  # the square moves by 20 px, the wall by 10
+    T = transform(translation=[-0.05 * side, 0, 0])  # the square moves by 20 px, the wall by 10
+    registered = register_depth(depth, camera, camera, T)[:, ::side]
     assert_allclose(registered[31:69, 61:99], 0.5, atol=1e-6)
     assert np.isnan(registered[31:69, 101:109]).all()  # behind the square for the depth camera
     assert_allclose(registered[31:69, 111:189], 1.0, atol=1e-6)
@@ -127,14 +124,15 @@ def test_what_cannot_be_seen_is_not_drawn() -> None:
         assert np.isnan(register_depth(np.full_like(wall, nothing), camera, camera, np.eye(4))).all()
 
 
-def test_a_lens_that_folds_back_does_not_fold_the_picture() -> None:
-    color = Intrinsics(100, 80, 100.0, 100.0, 50, 40, (-0.35, 0.0, 0.0, 0.0, 0.0))  # r (1 - 0.35 r^2) turns at r = 0.98
+@pytest.mark.parametrize("k1", [-0.35, -0.5])  # r (1 + k1 r^2) turns beyond the image's corners, and within them
+def test_a_lens_that_folds_back_does_not_fold_the_picture(k1: float) -> None:
+    color = Intrinsics(100, 80, 100.0, 100.0, 50, 40, (k1, 0.0, 0.0, 0.0, 0.0))
     depth_camera = Intrinsics(160, 120, 40.0, 40.0, 80, 60)  # sees to r = 2.5
-    depth = np.full((120, 160), 3.0, np.float32)
-    depth[50:70, 70:90] = 2.9
-    depth[:, :35] = depth[:, 125:] = 1.0  # r > 1.1: outside of the color image, in truth
+    radius = np.hypot(*np.mgrid[-60:60, -80:80]) / 40.0
+    depth = np.where(radius < 0.9, 3.0, 1.0).astype(np.float32)  # the near part does not show in the color image
     registered = register_depth(depth, depth_camera, color, np.eye(4))
     assert np.nanmin(registered) > 2.8
+    assert np.isfinite(registered[40, 10:90]).all()
 
 
 def test_depth_of_another_size_than_its_calibration_is_refused() -> None:
