@@ -361,7 +361,8 @@ class Object3D:
     `points` (M, 3) float32 m, `colors` (M, 3) uint8 RGB, `centroid` (3,) m mean of what is seen,
     `covariance` (3, 3) m^2 of the centroid, `box` oriented, z along the support's normal where there is one;
     `box_completed`: it was extended down to the support. `height_above_support` m of the object's top, NaN = no
-    support. `valid_depth_ratio` 0..1, mask pixels with usable depth. `occluded_ratio` 0..1 of the outline, NaN = unknown.
+    support. `valid_depth_ratio` 0..1, mask pixels with usable depth. `occluded_ratio` 0..1 of the outline, NaN =
+    unknown.
     """
 
     status: Status
