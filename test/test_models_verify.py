@@ -39,6 +39,11 @@ class Dies(OnnxRuntime):
         raise OSError("the device\nis gone")
 
 
+class Crashes(OnnxRuntime):
+    def __call__(self, inputs):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
 class Interrupted(OnnxRuntime):
     def __call__(self, inputs):
         os.kill(os.getpid(), signal.SIGINT)
@@ -90,7 +95,7 @@ def test_a_lower_precision_is_close_and_said_to_be(models_dir, photographs, caps
 
 
 def test_wrong_runtimes_are_told_and_the_others_still_tried(models_dir, photographs, capsys):
-    asked = [word for name in ("Shifted", "Nan", "Dies", "OnnxRuntime") for word in runtime(name)]
+    asked = [word for name in ("Shifted", "Nan", "Dies", "Crashes", "OnnxRuntime") for word in runtime(name)]
     arguments = [models_dir / YOLO26, *photographs, "--count", 2, *asked, "--runtime", "tensorrt:fp16"]
     found = {name.rpartition(":")[2]: verdict for name, verdict in verify(capsys, *arguments).items()}
     assert found["Shifted"]["verdict"] == found["Nan"]["verdict"] == "DIFFERS"
@@ -98,6 +103,8 @@ def test_wrong_runtimes_are_told_and_the_others_still_tried(models_dir, photogra
     assert found["Nan"]["outputs"] is None  # infinite: JSON has no such number
     assert found["Nan"]["missing"] == found["Nan"]["expected"] > 0
     assert (found["Dies"]["verdict"], found["Dies"]["reason"]) == ("FAILED", "OSError: the device is gone")
+    assert found["Crashes"]["verdict"] == "not run"
+    assert "it ends the process (SIGSEGV) on yolo26n-seg_480x640.onnx" in found["Crashes"]["reason"]
     assert found["OnnxRuntime"]["verdict"] == "equal"
     if found["tensorrt fp16"]["verdict"] == "not run":
         assert found["tensorrt fp16"]["reason"]

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from seg_perception.scene import Instances
 
-LEAST_SPREAD = 1e-3  # of the largest value: an output of one number has no spread of its own
+LEAST_SPREAD = 0.1  # of the largest value: an output of one number has no spread of its own
 LEAST_IOU = 0.3  # below that two masks are not of one object
 EQUAL_OUTPUTS = 1e-3  # RMS of the difference in spreads of an output
 EQUAL_PIXELS = 1e-4  # share of the masks' pixels

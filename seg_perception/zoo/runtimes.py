@@ -52,6 +52,11 @@ class Runtime:
         reduced = self.options.get("precision", "") not in FULL
         return not (reduced or self.options.get("tf32") or self.options.get("autocast"))
 
+    @property
+    def full(self) -> Runtime:
+        """The same in the model's own precision."""
+        return replace(self, options={key: value for key, value in self.options.items() if key != "precision"})
+
     def on(self, path: Path) -> Runtime:
         """The same for this file: OpenVINO computes in int8 if, and only if, the file is quantised."""
         if self.plugin != "openvino":

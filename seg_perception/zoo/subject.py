@@ -80,6 +80,13 @@ class Subject:
         """Further model files that belong to it."""
         return (Path(self.values[DECODER]),) if self.key == ENCODER else ()
 
+    def parts(self, runtime: Runtime, path: Path | None = None) -> list[tuple[Path, Runtime]]:
+        """Each model file and the runtime for it, in the order of the segmenter's backends.
+
+        A lower precision is for the file itself, where the work is; a decoder keeps its own.
+        """
+        return [(path or self.path, runtime), *((other, runtime.full) for other in self.others)]
+
     def describe(self) -> Any:
         """The segmenter without its network: all but `segment` works. Raises ConfigError where it refuses the file."""
         plugin = load_plugin("segmenters", self.plugin)
@@ -102,10 +109,10 @@ class Subject:
         plugin = load_plugin("segmenters", self.plugin)
         config = parse(plugin.Config, {**self.values, self.key: str(file)}, self.plugin)
         taps: list[Tap] = []
-        runs = {
-            key: Tapped("backends", *_chosen(runtime, self.others[0] if key == "decoder_backend" else file), taps)
-            for key in _backend_keys(plugin)
-        }
+        runs = {}
+        for key, (part, its) in zip(_backend_keys(plugin), self.parts(runtime, path), strict=True):
+            chosen = its.selected(part)
+            runs[key] = Tapped("backends", chosen.plugin, chosen.config, taps)
         return Trial(plugin(replace(config, **runs)), taps, runtime.on(file))
 
 
@@ -257,11 +264,6 @@ def _plugins() -> Iterator[tuple[str, Any]]:
 
 def _backend_keys(plugin: Any) -> list[str]:
     return [key.name for key in fields(plugin.Config) if key.metadata.get("group") == "backends"]
-
-
-def _chosen(runtime: Runtime, path: Path) -> tuple[str, Any]:
-    chosen = runtime.selected(path)
-    return chosen.plugin, chosen.config
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError
 from seg_perception.scene import Instances
 from seg_perception.zoo.agreement import Agreement, Comparison
+from seg_perception.zoo.probe import crash_of
 from seg_perception.zoo.runtimes import Runtime
 from seg_perception.zoo.samples import Samples
 from seg_perception.zoo.subject import Subject, Trial
@@ -93,6 +94,9 @@ def _compared(
 def started_or_why(subject: Subject, runtime: Runtime, file: Path | None = None) -> Trial | str:
     """The segmenter on that runtime, or one line that says why there is none."""
     try:
+        for each, its in subject.parts(runtime, file):
+            if crash := crash_of(its, each):
+                return crash
         return subject.start(runtime, file)
     except (ConfigError, PluginError) as error:
         return " ".join(str(error).split())
