@@ -54,6 +54,8 @@ class Antipodal:
     def __init__(self, config: AntipodalConfig | None = None) -> None:
         self.config = config or AntipodalConfig()
         self.gripper: Gripper = load_jaws(self.config.gripper)
+        none = np.empty((0, 3))  # compiled now, not in the first crowded frame
+        evidence.free(np.empty((0, 12)), np.empty(0, np.int64), np.empty((0, 16)), none, np.zeros(7))
 
     def plan(self, obj: Object3D, scene_points: NDArray, gravity: NDArray, support: Plane | None = None) -> GraspPlan:
         """Grasps of `obj`, best first, or why there is none. Raises ValueError for a zero or NaN gravity."""
