@@ -123,7 +123,10 @@ def told() -> Iterator[None]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+    """To so many digits, whole numbers in full."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
 
 
 def _runtime(text: str) -> Runtime:
