@@ -60,8 +60,8 @@ def _lens(k: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32], np.f
     """The radial gain by squared radius, (N,) with its step, and p1, p2: all three lens models in one form.
 
     A normalised point (x, y) goes to (x, y) * gain, plus the tangential part. Beyond the last entry nothing is drawn:
-    far out a polynomial may come back into view. Where it folds before, it shows the scene mirrored, as from behind, and
-    that is not drawn either. A perfect lens has an empty table.
+    far out a polynomial may come back into view. Where it folds before, it shows the scene mirrored, as from behind,
+    and that is not drawn either. A perfect lens has an empty table.
     """
     if not k.is_distorted:
         return np.empty(0, np.float32), np.zeros(2, np.float32), np.float32(1.0)
