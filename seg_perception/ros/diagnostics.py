@@ -14,13 +14,14 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from seg_perception.ros.inputs import Input
+from seg_perception.ros.engine import model_name
+from seg_perception.ros.inputs import UNKNOWN, Input
 from seg_perception.ros.reports import REPEATED
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD = 1.0  # s
-PATIENCE = 1.0  # s without a message after which an input is missing
-CLOCK_TOLERANCE = 1.0  # s between an image's stamp and now; more is not ROS time
+SETTLING = 2.0  # s after warming up, or subscribing, in which nothing is called missing
+PATIENCE = 1.0  # s without a pair after which stamps do not fit
 SUMMARY_PERIOD = 10.0  # s between two summaries in the log
 
 
@@ -56,6 +57,9 @@ class Diagnostics:
     def _log_summary(self, statuses: list[DiagnosticStatus]) -> None:
         """One line every ten seconds while something is wrong."""
         bad = [s for s in statuses if s.level != OK]
+        perception = self._node.perception
+        if perception is not None and perception.ready is None and not self._node.problem:
+            return  # warming up: the node has said so
         if bad and time.monotonic() - self._summarised > SUMMARY_PERIOD:
             self._summarised = time.monotonic()
             lines = "; ".join(f"{s.name.rsplit(': ', 1)[-1]}: {s.message}" for s in bad)
@@ -71,12 +75,17 @@ class Diagnostics:
         if inputs is None or perception is None:
             return
         waiting = inputs.opened is not None
+        heard = 0.0  # s, for how long messages could come
+        if waiting and perception.ready is not None:
+            heard = time.monotonic() - max(inputs.opened, perception.ready)
         for one in inputs:
-            yield (f"input {one.name}", *self._of_input(one, waiting, inputs.opened))
-        yield ("sync", *self._of_sync(waiting, inputs, perception.feed))
+            yield (f"input {one.name}", *self._of_input(one, waiting, heard))
+        yield ("sync", *self._of_sync(heard >= SETTLING, inputs, perception.feed))
         if inputs.depth is not None:
             yield ("alignment", *self._of_alignment())
         yield ("pipeline", *self._of_pipeline(waiting))
+        if perception.config.grasping.when == "stream":
+            yield ("grasping", *self._of_grasping())
         if perception.config.target_frame or perception.config.gravity.frame or perception.config.workspace.frame:
             yield ("transforms", *self._of_transforms())
 
@@ -88,6 +97,10 @@ class Diagnostics:
 
     def _of_model(self) -> tuple[bytes, str, dict[str, Any]]:
         status = self._node.model_status.message
+        perception = self._node.perception
+        if perception is not None and perception.ready is None:
+            seconds = time.monotonic() - perception.began
+            return WARN, f"warming up ({seconds:.0f} s): {model_name(self._node.engine.pipeline)}", {}
         level = ERROR if status.state == status.FAILED else WARN if status.state == status.FALLBACK else OK
         names = {
             getattr(type(status), n): n
@@ -96,9 +109,8 @@ class Diagnostics:
         text = f"{names[status.state]} {status.model}".strip()
         return level, f"{text}: {status.message}" if status.message else text, {"classes": len(status.class_names)}
 
-    def _of_input(self, one: Input, waiting: bool, opened: float | None) -> tuple[bytes, str, dict[str, Any]]:
+    def _of_input(self, one: Input, waiting: bool, heard: float) -> tuple[bytes, str, dict[str, Any]]:
         silence = one.silence
-        since_open = time.monotonic() - opened if opened is not None else 0.0
         values: dict[str, Any] = {
             "topic": one.topic,
             "publishers": one.publishers,
@@ -110,7 +122,8 @@ class Diagnostics:
             age = (self._node.get_clock().now().nanoseconds - one.stamp_ns) * 1e-9
             values |= {"age [s]": f"{age:.3f}", "encoding": one.encoding, "size": one.size, "frame": one.frame_id}
         problem = self._node.reports.current({"color_info": "calibration"}.get(one.name, one.name))
-        quiet = waiting and since_open >= PATIENCE and one.is_quiet
+        patience = UNKNOWN if silence is None and one.publishers else SETTLING
+        quiet = heard >= patience and one.is_quiet
         optional = one.name in ("ignore_mask", "depth_info")
         once_is_enough = one.name in ("color_info", "depth_info", "ignore_mask") and one.count > 0
         if one.incompatible and one.publishers and one.is_quiet:
@@ -125,21 +138,11 @@ class Diagnostics:
             return (ERROR if problem.startswith("refused") else WARN), f"'{one.topic}': {problem}", values
         if not waiting:
             return OK, "not subscribed", values
-        return self._of_stamps(one, silence, values)
-
-    def _of_stamps(
-        self, one: Input, silence: float | None, values: dict[str, Any]
-    ) -> tuple[bytes, str, dict[str, Any]]:
-        now = self._node.get_clock().now().nanoseconds
-        if silence is not None and silence < PATIENCE and now > 0 and one.name in ("color", "depth"):
-            apart = (now - one.stamp_ns) * 1e-9
-            if abs(apart) > CLOCK_TOLERANCE:
-                side = "behind" if apart > 0 else "ahead of"
-                text = f"camera stamps are not ROS time: '{one.topic}' is {abs(apart):.1f} s {side} the node's clock"
-                return WARN, text, values
+        if one.clock_problem and not one.is_quiet and heard >= SETTLING and one.name in ("color", "depth"):
+            return WARN, one.clock_problem, values
         return OK, "receiving" if silence is not None else "waiting", values
 
-    def _of_sync(self, waiting: bool, inputs: Any, feed: Any) -> tuple[bytes, str, dict[str, Any]]:
+    def _of_sync(self, settled: bool, inputs: Any, feed: Any) -> tuple[bytes, str, dict[str, Any]]:
         pairer = feed.pairer
         drops = dict(pairer.dropped)
         colors = inputs.color.count
@@ -150,7 +153,7 @@ class Diagnostics:
         values |= {f"dropped: {reason}": count for reason, count in drops.items()}
         both = inputs.depth is not None and not inputs.color.is_quiet and not inputs.depth.is_quiet
         apart = pairer.last_delta_ns is not None and abs(pairer.last_delta_ns) > pairer.slop_ns
-        if waiting and both and apart and feed.pairless > PATIENCE:
+        if settled and both and apart and feed.pairless > PATIENCE:
             text = (
                 f"stamps of '{inputs.color.topic}' and '{inputs.depth.topic}' never pair: last delta "
                 f"{pairer.last_delta_ns * 1e-9:+.6f} s, sync.slop is {pairer.slop_ns * 1e-9:g} s"
@@ -161,6 +164,10 @@ class Diagnostics:
     def _of_alignment(self) -> tuple[bytes, str, dict[str, Any]]:
         problem = self._node.reports.current("alignment")
         return (WARN, problem, {}) if problem else (OK, "nothing seen that speaks against it", {})
+
+    def _of_grasping(self) -> tuple[bytes, str, dict[str, Any]]:
+        problem = self._node.reports.current("grasping")
+        return (WARN, problem, {}) if problem else (OK, "all objects reached", {})
 
     def _of_pipeline(self, waiting: bool) -> tuple[bytes, str, dict[str, Any]]:
         reports = self._node.reports

@@ -50,13 +50,15 @@ class Engine:
         """Frees the model."""
         self._loaded = None
 
-    def warm_up(self) -> None:
-        """Lets the first frame not pay for compilation; does nothing when warm."""
+    def warm_up(self) -> Pipeline | None:
+        """Lets the first frame not pay for compilation; the pipeline, None if there was nothing to do."""
         loaded = self._loaded
-        if loaded is not None and not loaded.warm:
-            with self._segmenting, self._completing:
-                loaded.pipeline.warm_up()
+        with self._segmenting, self._completing:
+            if loaded is None or loaded.warm:
+                return None
+            loaded.pipeline.warm_up()
             loaded.warm = True
+            return loaded.pipeline
 
     def segment(self, frame: Frame) -> tuple[Loaded, Instances]:
         """The frame's instances, and what must complete them."""

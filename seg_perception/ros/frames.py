@@ -119,6 +119,7 @@ class Frames:
         except ImageError as error:
             self._reports.problem("depth", f"refused: {error}")
             return None, Status.NO_DEPTH_IMAGE, f"depth image refused: {error}"
+        empty = _nothing_measured(message, depth)
         misfit = self._misfit(shot, (width, height), (depth.shape[1], depth.shape[0]))
         if misfit:
             try:
@@ -127,7 +128,10 @@ class Frames:
                 text = f"{misfit}: {error}"
                 self._reports.problem("depth", text)
                 return None, Status.DEPTH_MISALIGNED, text
-        self._reports.solved("depth")
+        if empty:
+            self._reports.problem("depth", empty)
+        else:
+            self._reports.solved("depth")
         return depth, None, ""
 
     def _misfit(self, shot: Shot, color_size: tuple[int, int], depth_size: tuple[int, int]) -> str:
@@ -238,6 +242,15 @@ class Frames:
 def _is_rectified(topic: str) -> bool:
     """Whether a topic's name says that lens distortion is undone in its images (image_proc's convention)."""
     return "rect" in topic.rsplit("/", 1)[-1]
+
+
+def _nothing_measured(message: Any, depth: NDArray[np.float32]) -> str:
+    """That no pixel of a depth image is valid; empty if one is."""
+    if np.isfinite(depth[::8, ::8]).any() or np.isfinite(depth).any():  # the first look is nearly always enough
+        return ""
+    raw = isinstance(message, Image)
+    found = "all 0" if raw and not np.frombuffer(message.data, np.uint8).any() else "all 0, NaN or out of range"
+    return f"no valid pixel ({found}): is the depth sensor on, uncovered, and nothing nearer than it can measure?"
 
 
 def _size(info: CameraInfo) -> tuple[int, int]:

@@ -21,7 +21,11 @@ from seg_perception.ros.feed import Feed
 
 DEPTH = 2  # messages kept by the middleware; never more, old images are worth nothing
 RATE_WINDOW = 30  # messages
-QUIET, SLOW = 1.0, 5.0  # s without a message that are too long: for any camera, and for the slowest
+QUIET, SLOW = 1.0, 6.0  # s without a message that are too long: for any camera, and for the slowest
+UNKNOWN = 3.0  # the same before the rate is known
+OFF_CLOCK = 1.0  # s between an image's stamp and its arrival; more is not ROS time
+OFF_IN_A_ROW = 3  # images, each with a stamp of its own, that show it
+SHOWN = 5  # topics named where ours is missing
 OVERRIDABLE = {
     kind.name.lower(): kind for kind in (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
 }
@@ -49,6 +53,9 @@ class Input:
         self._subscription: Subscription | None = None
         self._qos = (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
         self._arrivals: deque[float] = deque(maxlen=RATE_WINDOW)
+        self._stamps: deque[int] = deque(maxlen=RATE_WINDOW)
+        self._behind = 0.0  # s, the stamp of the newest message behind the node's clock when it came
+        self._off_clock = 0  # messages in a row
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 
@@ -56,6 +63,7 @@ class Input:
         """Subscribes, with the QoS that fits the publishers known by now."""
         if self._subscription is None:
             self._arrivals.clear()
+            self._stamps.clear()
             self._subscribe(self._fitting_qos())
 
     def close(self) -> None:
@@ -117,7 +125,7 @@ class Input:
         self.count += 1
         self.arrived = now
         self._arrivals.append(now)
-        self.stamp_ns = stamp_ns(message.header.stamp)
+        self._take_stamp(stamp_ns(message.header.stamp))
         self.frame_id = message.header.frame_id
         if isinstance(message, Image):
             self.encoding, self.size = message.encoding, f"{message.width}x{message.height}"
@@ -126,6 +134,16 @@ class Input:
         else:
             self.size = f"{message.width}x{message.height}"
         self._callback(message)
+
+    def _take_stamp(self, stamp: int) -> None:
+        now = self._node.get_clock().now().nanoseconds
+        self._behind = (now - stamp) * 1e-9
+        if now == 0 or abs(self._behind) <= OFF_CLOCK:  # 0: simulated time has not begun
+            self._off_clock = 0
+        elif stamp != self.stamp_ns:  # an image sent again says nothing
+            self._off_clock += 1
+        self.stamp_ns = stamp
+        self._stamps.append(stamp)
 
     def _on_incompatible(self, event: Any) -> None:
         kind = event.last_policy_kind
@@ -165,17 +183,42 @@ class Input:
         """Whether it is missing: nothing for a second, or for three periods of a slow camera."""
         if self.silence is None:
             return True
-        known = len(self._arrivals) > 1
-        period = (self._arrivals[-1] - self._arrivals[0]) / (len(self._arrivals) - 1) if known else 0.0
-        return self.silence > max(QUIET, min(3 * period, SLOW))
+        intervals = len(self._arrivals) - 1
+        if intervals < 1:
+            return self.silence > UNKNOWN
+        # By the stamps too: what waited while kernels compiled arrives all at once.
+        span = max(self._arrivals[-1] - self._arrivals[0], (self._stamps[-1] - self._stamps[0]) * 1e-9)
+        return self.silence > max(QUIET, min(3 * span / intervals, SLOW))
+
+    @property
+    def clock_problem(self) -> str:
+        """That the stamps are of another clock, once several images in a row have shown it; else empty."""
+        if self._off_clock < OFF_IN_A_ROW:
+            return ""
+        side = "behind" if self._behind > 0 else "ahead of"
+        return (
+            f"camera stamps are not ROS time: '{self.topic}' is {abs(self._behind):.1f} s {side} the node's clock "
+            "when it arrives"
+        )
 
     def missing_text(self) -> str:
-        """Why nothing comes, in one line with topic, publishers, QoS and the last stamp."""
+        """Why nothing comes, in one line with topic, publishers, QoS and the last stamp; without a publisher, the
+        topics of that type that have one."""
         count = self.publishers
         who = "no publisher" if count == 0 else f"{count} publisher{'s' if count > 1 else ''}"
         last = "no message so far" if self.stamp_ns is None else f"last stamp {self.stamp_ns / 1e9:.9f}"
         cause = f", incompatible QoS: {self.incompatible}" if self.incompatible else ""
-        return f"nothing on '{self.topic}': {who}, we ask for {self.qos_text}{cause}, {last}"
+        others = "" if count else f"; {self._others()}"
+        return f"nothing on '{self.topic}': {who}, we ask for {self.qos_text}{cause}, {last}{others}"
+
+    def _others(self) -> str:
+        name, own = self._kind.__name__, self._node.get_fully_qualified_name() + "/"
+        kind = f"sensor_msgs/msg/{name}"
+        found = sorted(t for t, kinds in self._node.get_topic_names_and_types() if kind in kinds)
+        found = [t for t in found if not t.startswith(own) and self._node.count_publishers(t)]
+        if not found:
+            return f"no {name} topics here"
+        return f"{name} topics here: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
 
 
 class Inputs:

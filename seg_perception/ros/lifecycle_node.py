@@ -8,6 +8,7 @@ ros2 run seg_perception seg_perception_node --ros-args -p config:=tabletop,reals
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from seg_perception.config import Config
 from seg_perception.msg import ModelStatus
 from seg_perception.pipeline import Pipeline
 from seg_perception.ros.diagnostics import Diagnostics
-from seg_perception.ros.engine import Engine, class_names
+from seg_perception.ros.engine import Engine, class_names, model_name
 from seg_perception.ros.inputs import Inputs
 from seg_perception.ros.model_status import ModelStatusTopic
 from seg_perception.ros.model_swap import ModelSwap
@@ -33,6 +34,8 @@ from seg_perception.ros.transforms import TransformError, Transforms
 
 FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
 LAST_FRAME = 3.0  # s that deactivate waits for the plugins to finish their frame
+LAST_KERNEL = 0.5  # s that it waits for the warm-up
+SAY_WARMING_UP = 2.0  # s of warming up after which the log says so
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -51,6 +54,7 @@ class SegPerceptionNode(LifecycleNode):
         self.perception: Perception | None = None
         self._outputs: Outputs | None = None
         self._enabled = True
+        self._said = ""  # the last line about warming up
         self.reports = Reports(lambda line: self.get_logger().warning(line))
         self.transforms = Transforms(self)
         self.parameters = Parameters(self, lambda: self.engine.pipeline is not None, self._apply)
@@ -169,6 +173,7 @@ class SegPerceptionNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> None:
         super().on_activate(state)
         config = self.parameters.config
+        self._said = ""
         self.perception = Perception(
             self, config, self.engine, self.transforms, self._outputs, self.reports, self._say_ready
         )
@@ -183,9 +188,13 @@ class SegPerceptionNode(LifecycleNode):
         if self.perception is not None:
             self.perception.feed.end_calls("the node was deactivated")
             perception, self.perception = self.perception, None
-            if not perception.close(LAST_FRAME):
+            compiling = perception.ready is None
+            if not perception.close(LAST_KERNEL if compiling else LAST_FRAME):
                 self.left_behind = True
-                self.get_logger().error("deactivate: a plugin does not return; its thread is left behind")
+                if compiling:
+                    self.get_logger().info("deactivated while kernels are compiled")
+                else:
+                    self.get_logger().error("deactivate: a plugin does not return; its thread is left behind")
         super().on_deactivate(state)
 
     def _cleanup(self) -> None:
@@ -221,6 +230,20 @@ class SegPerceptionNode(LifecycleNode):
     def _follow_publishers(self) -> None:
         if self.inputs is not None:
             self.inputs.follow()
+            self._say_progress()
+
+    def _say_progress(self) -> None:
+        """A line when warming up takes long, and one when frames are taken."""
+        perception, said = self.perception, self._said
+        if perception.ready is None:
+            if not said and time.monotonic() - perception.began > SAY_WARMING_UP:
+                self._said = "warming up: compiling kernels, only the first time, about a minute"
+        elif not said.startswith("ready") and self.model_status.message.state == ModelStatus.READY:
+            images = [f"'{i.topic}'" for i in (self.inputs.color, self.inputs.depth) if i is not None]
+            listening = "listening to" if self.inputs.opened is not None else "on request, from"
+            self._said = f"ready: {model_name(self.engine.pipeline)}, {listening} {' and '.join(images)}"
+        if self._said != said:
+            self.get_logger().info(self._said)
 
     def _on_clock_jump(self, jump: Any) -> None:
         self.get_logger().warning("the clock was set back or exchanged: transforms, tracks and results are forgotten")

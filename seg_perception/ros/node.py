@@ -123,8 +123,8 @@ def _spin_until(node: Any, executor: Any) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends the process while a thread still runs in a plugin or a compiler, where Python's own end, and the C library's,
-    would abort. The node is destroyed by now: with its context goes the middleware, and its shared memory."""
+    """Ends the process while a thread still runs in a plugin or a compiler, where Python's own end would abort, and the
+    C library's too. The node is destroyed by now: with its context goes the middleware, and its shared memory."""
     import rclpy
 
     gc.collect()

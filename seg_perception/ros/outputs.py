@@ -50,6 +50,10 @@ TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all r
     "overlay": (Image, 1),
     "overlay/compressed": (CompressedImage, 1),
 }
+MESSAGES = {  # attribute of Messages -> private topic
+    **{name: name for name in ("label_image", "class_image", "points", "scene_points", "grasps", "overlay")},
+    "overlay_compressed": "overlay/compressed",
+}
 
 
 class Outputs:
@@ -88,17 +92,26 @@ class Outputs:
         """All that is listened to, the main message first."""
         build = Messages(result, config)
         self._publishers["objects"].publish(build.objects)
-        for name in ("label_image", "class_image", "points", "scene_points", "grasps", "overlay"):
-            if self.wants(name):
-                self._publishers[name].publish(getattr(build, name))
-        if self.wants("overlay/compressed"):
-            self._publishers["overlay/compressed"].publish(build.overlay_compressed)
+        for name, topic in MESSAGES.items():
+            if self.wants(topic):
+                self._publishers[topic].publish(getattr(build, name))
         if self.wants("markers"):
             self._publishers["markers"].publish(self._markers.update(build.objects))
         if self._detections is not None:
             for name in self._detections.TOPICS:
                 if self.wants(name):
                     self._publishers[name].publish(getattr(self._detections, name)(build.objects))
+
+    def rehearse(self, result: Result, config: Config) -> None:
+        """Makes every message, and sends none."""
+        build = Messages(result, config)
+        for name in MESSAGES:
+            getattr(build, name)
+        build.objects_with(points=True)
+        Markers().update(build.objects)
+        if self._detections is not None:
+            for name in self._detections.TOPICS:
+                getattr(self._detections, name)(build.objects)
 
     def destroy(self) -> None:
         """At cleanup."""

@@ -15,11 +15,14 @@ from rclpy.node import Node
 
 from seg_perception.config import Config
 from seg_perception.geometry import invert, transform_points
+from seg_perception.ros.budget import BudgetWatch
+from seg_perception.ros.conversions import ImageError
 from seg_perception.ros.engine import Engine
 from seg_perception.ros.feed import Feed, Shot
 from seg_perception.ros.frames import Frames
 from seg_perception.ros.median_depth import median_depth
 from seg_perception.ros.outputs import Outputs
+from seg_perception.ros.rehearsal import rehearse
 from seg_perception.ros.reports import Reports
 from seg_perception.ros.results import History, Result
 from seg_perception.ros.sync import JUMP
@@ -46,6 +49,8 @@ class Perception:
         self.config = config
         self.feed = Feed(config.sync.slop, depth_expected=bool(config.topics.depth))
         self.history = History(config.history)
+        self.began = time.monotonic()
+        self.ready: float | None = None  # steady s, when frames began to be taken
         self._clock = node.get_clock()
         self._engine = engine
         self._transforms = transforms
@@ -53,6 +58,8 @@ class Perception:
         self._reports = reports
         self._warmed_up = warmed_up
         self._frames = Frames(config, reports, transforms)
+        self._budget = BudgetWatch(reports)
+        self._closed = False
         self._sequence = 0
         self._newest_stamp = 0
         self._ages: dict[int, int] = {}  # frames that each id was seen in
@@ -61,6 +68,7 @@ class Perception:
 
     def close(self, timeout: float) -> bool:
         """Ends the workers; False if a plugin does not return within `timeout` s."""
+        self._closed = True
         return self._workers.close(timeout)
 
     def restart(self) -> None:
@@ -80,9 +88,15 @@ class Perception:
     # -- the first worker --------------------------------------------------------------------------------------------
 
     def _warm_up(self) -> None:
-        self._engine.warm_up()
-        self._frames.warm_up()
-        self._warmed_up()
+        try:
+            pipeline = self._engine.warm_up()
+            if pipeline is not None and not self._closed:
+                rehearse(self.config, pipeline, self._transforms, self._outputs)
+            self._frames.warm_up()
+        finally:
+            self.ready = time.monotonic()
+        if not self._closed:
+            self._warmed_up()
 
     def _segment(self, shot: Shot) -> Segmented | None:
         age = (self._clock.now().nanoseconds - shot.pair.stamp_ns) * 1e-9
@@ -128,6 +142,8 @@ class Perception:
         grasps = config.grasping.when == "stream"
         budget = config.grasping.budget if self.feed.streaming else 0.0
         scene = self._engine.complete(segmented.loaded, frame, segmented.instances, grasps, budget)
+        if grasps:
+            self._budget.look(scene, budget)
         scene, inside = _in_workspace(scene, T_workspace_image, config)
         depth = shot.pair.depth
         with self._publishing:
@@ -200,7 +216,8 @@ class Perception:
     # -- losses ------------------------------------------------------------------------------------------------------
 
     def _failed(self, where: str, error: Exception, shot: Shot | None) -> None:
-        self._reports.failed(where, error)
+        refused = "no color image that can be read, see input color" if isinstance(error, ImageError) else ""
+        self._reports.failed(where, error, refused)
         if shot is not None:
             self._lose(shot, f"{where} raised {type(error).__name__}: {error}")
 

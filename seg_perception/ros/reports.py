@@ -58,11 +58,11 @@ class Reports:
         with self._lock:
             self.drops[reason] += 1
 
-    def failed(self, where: str, error: Exception) -> None:
-        """A stage raised: the frame is lost."""
+    def failed(self, where: str, error: Exception, text: str = "") -> None:
+        """A stage raised: the frame is lost. `text` replaces the error where another part says it already."""
         self.failures += 1
         self.drop(f"{where} raised")
-        self.problem("pipeline", f"{where} raised {type(error).__name__}: {' '.join(str(error).split())}")
+        self.problem("pipeline", text or f"{where} raised {type(error).__name__}: {' '.join(str(error).split())}")
 
     def stage(self, name: str, seconds: float) -> None:
         """Time that a stage took."""

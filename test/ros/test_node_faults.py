@@ -80,8 +80,17 @@ def test_unknown_color_encoding(rig: Rig) -> None:
     start = rig.now()
     rig.wait_for_diagnostic("input color", ERROR, "color/image_raw", "weird9", color=spoil)
     assert statuses_after(rig, start) == set()
-    status = rig.wait_for_diagnostic("pipeline", ERROR, "lost", color=spoil)
+    status = rig.wait_for_diagnostic("pipeline", ERROR, "lost", "see input color", color=spoil)
+    assert "weird9" not in status.message  # named once
+    assert len(rig.diagnostic("input color").message) < 200
     assert any(v.key.startswith("dropped") and int(v.value) > 0 for v in status.values)
+
+
+def test_depth_without_a_valid_pixel(rig: Rig) -> None:
+    def spoil(message: Image) -> None:
+        message.data = array.array("B", bytes(len(message.data)))
+
+    rig.wait_for_diagnostic("input depth", WARN, "depth/image_rect", "no valid pixel (all 0)", depth=spoil)
 
 
 def test_short_buffers(rig: Rig) -> None:
