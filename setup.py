@@ -13,7 +13,8 @@ VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")  # the one
 EXTRAS = {
     "onnx": ["onnxruntime>=1.23"],
     "openvino": ["openvino>=2025.0"],
-    "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4"],  # torch owns the CUDA buffers and streams
+    # torch owns the CUDA buffers and streams; the others convert to float16 and verify an engine
+    "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4", "onnx", "onnxruntime>=1.23"],
     "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
     "kserve": ["tritonclient[grpc,http]>=2.50"],
     "quantize": ["nncf>=2.14", "onnx>=1.16", "onnxruntime>=1.23", "openvino>=2025.0"],

@@ -24,7 +24,9 @@ __all__ = ["Config", "ConfigError", "describe", "load_config", "to_mapping"]
 class GraspingConfig:
     """Which grasps are planned, and when."""
 
-    planners: tuple[Selected, ...] = plugins("grasp_planners", ["antipodal"], "planners, all are asked, best grasps win")
+    planners: tuple[Selected, ...] = plugins(
+        "grasp_planners", ["antipodal"], "planners, all are asked, best grasps win"
+    )
     when: str = option("stream", "plan for every frame, or only when asked", choices=("stream", "request"), live=True)
     max_per_object: int = option(3, "grasps kept per object", ge=0, le=100, live=True)
     budget: float = option(

@@ -55,4 +55,4 @@ def test_core_imports_without_any_heavy_runtime() -> None:
 
 
 def test_the_block_works() -> None:
-    assert list(import_failures(["seg_perception.ros.demo"])) == ["seg_perception.ros.demo"]
+    assert list(import_failures(["seg_perception.ros.viewer"])) == ["seg_perception.ros.viewer"]
