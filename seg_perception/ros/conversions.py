@@ -68,7 +68,9 @@ def _through_cv_bridge(msg: Image) -> NDArray[np.uint8]:
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
-        raise ImageError(f"{describe(msg)}: unknown encoding, expected rgb8, bgr8 or another of docs/ros.md") from error
+        raise ImageError(
+            f"{describe(msg)}: unknown encoding, expected rgb8, bgr8 or another of docs/ros.md; cv_bridge is absent"
+        ) from error
     try:
         return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, "rgb8"))
     except Exception as error:  # cv_bridge raises its own and OpenCV's errors, and assertions, by version
