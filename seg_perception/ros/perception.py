@@ -184,6 +184,8 @@ class Perception:
         T_header_image = T_workspace_image = None
         try:
             T_header_image = self.transform(frame_id, frame)
+            if config.target_frame:  # for the tracker; what moves with the camera is no place to remember things in
+                frame = replace(frame, T_fixed_camera=T_header_image)
             if config.workspace.is_set:
                 T_workspace_image = self.transform(config.workspace.frame or frame_id, frame)
             self._reports.solved("transform")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,21 @@ collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 def pytest_report_header() -> str:
     return f"test/ros skipped: {MISSING}" if MISSING else "test/ros: over real DDS"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """The very first start compiles for a minute or more; no test should have to wait for that."""
+    from rig import RED, NodeProcess
+
+    process = NodeProcess(RED, namespace="/compile")
+    try:
+        deadline = time.monotonic() + 300.0
+        while "ready: " not in process.log and process.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        process.stop()
+    assert "ready: " in process.log, process.log
 
 
 @pytest.fixture(scope="module")
