@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, stop: threading.Event) -> int:
     with tempfile.TemporaryDirectory() as scratch, Processes() as processes:
         tree = Path(scratch) / "config.yaml"
         tree.write_text(yaml.safe_dump(to_mapping(config)), encoding="utf-8")
-        viewer = Viewer(output, once=options.source != "sim")
+        viewer = Viewer(output, once=options.source != "sim", limit=count)
         try:
             processes.start("node", "seg_perception.ros.node", {"config": str(tree)}, options.debug)
             processes.start("camera", *_camera(options), options.debug)

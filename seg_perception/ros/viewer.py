@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,13 +62,14 @@ class Viewer(Node):
     """Collects results, overlays, names and truth by stamp; `complete` counts the frames that are whole.
 
     Answers each whole frame on `shot/answer`, for cameras in lock step. `once`: a name that comes again is the same
-    frame, sent again.
+    frame, sent again. At most `limit` frames are kept.
     """
 
-    def __init__(self, output: Path, once: bool = False) -> None:
+    def __init__(self, output: Path, once: bool = False, limit: int | None = None) -> None:
         super().__init__("viewer")
         self.output = output
         self._once = once
+        self._left = limit if limit is not None else math.inf
         self._names: set[str] = set()
         self._desk = ThreadPoolExecutor(1, thread_name_prefix="desk")  # pictures must not hold up arrivals
         self._answer = self.create_publisher(Header, "shot/answer", QoSProfile(depth=100))
@@ -162,8 +164,9 @@ class Viewer(Node):
         del self._open[key]
         self._closed.append(key)
         self._answer.publish(Header(stamp=header.stamp, frame_id=arrival.name))
-        if self._once and arrival.name in self._names:
+        if (self._once and arrival.name in self._names) or not self._left:
             return
+        self._left -= 1
         self._names.add(arrival.name)
         self._desk.submit(self._write, arrival)
 
