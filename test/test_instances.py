@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from seg_perception.options import ConfigError
 from seg_perception.plugins import Segmenter, TensorSpec
 from seg_perception.scene import Frame
+from seg_perception.segmenters.decoding.roi_masks import fill_polygons, paste_in_boxes
 from seg_perception.segmenters.instances import InstanceNetwork
-from seg_perception.segmenters.roi_masks import fill_polygons, paste_in_boxes
 
 NAMES = ["bolt", "nut", "washer", "screw"]
 SIZES = [(480, 640), (333, 500), (160, 160), (641, 479)]  # height, width
@@ -159,7 +159,7 @@ class Stub:
 
 def on_stub(monkeypatch, models_dir, tmp_path, stub, sidecar=None, **options) -> InstanceNetwork:
     """The segmenter with `stub` for a backend, whatever the file holds."""
-    monkeypatch.setattr("seg_perception.segmenters.network._start", lambda backend, path: stub)
+    monkeypatch.setattr("seg_perception.segmenters.networks.network.start_backend", lambda backend, path: stub)
     return build(models_dir, tmp_path, "stub_solov2_dense", sidecar, **options).segmenter
 
 

@@ -18,7 +18,7 @@ from seg_perception.options import ConfigError, parse, to_mapping
 from seg_perception.plugins import Segmenter, load_plugin
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.promptable import Promptable
-from seg_perception.segmenters.prompts import Prompt, grid_prompts, inner_points
+from seg_perception.segmenters.sam.prompts import Prompt, grid_prompts, inner_points
 
 ONE_THREAD = {"plugin": "onnxruntime", "threads": 1}
 MOBILE = ("mobile_sam_encoder.onnx", "mobile_sam_decoder.onnx")
@@ -524,8 +524,8 @@ def test_an_encoder_with_an_unknown_input_needs_a_sidecar(tmp_path):
             super().__init__()
             self.inputs = (sam_stand_in.spec("x", 1, 3, 64, 64),)
 
-    from seg_perception.segmenters.sam import PromptNetwork
-    from seg_perception.segmenters.sidecar import read_sidecar
+    from seg_perception.segmenters.networks.sidecar import read_sidecar
+    from seg_perception.segmenters.sam.network import PromptNetwork
 
     decoder = sam_stand_in.MetaDecoder()
     model = tmp_path / "encoder.onnx"

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yolo_reference import dense_masks, image_boxes, network_input, scaled_size
 
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.prototypes import decode_masks
+from seg_perception.segmenters.decoding.prototypes import decode_masks
+from seg_perception.segmenters.networks.letterbox import Letterbox
 
 NETS = [(160, 160), (96, 160), (160, 96), (64, 224), (32, 32)]
 

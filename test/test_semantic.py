@@ -13,7 +13,7 @@ from scipy.ndimage import label
 from seg_perception.options import ConfigError, parse, to_mapping
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame
-from seg_perception.segmenters.components import components
+from seg_perception.segmenters.decoding.components import components
 from seg_perception.segmenters.semantic import Semantic
 
 NAMES = ["background", "bolt", "nut", "washer"]

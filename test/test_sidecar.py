@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg_perception.options import ConfigError
-from seg_perception.segmenters.preprocessing import IMAGENET, InputWriter, Preprocessing
-from seg_perception.segmenters.sidecar import constant_inputs, read_sidecar
+from seg_perception.segmenters.networks.preprocessing import IMAGENET, InputWriter, Preprocessing
+from seg_perception.segmenters.networks.sidecar import constant_inputs, read_sidecar
 
 WHOLE = """
 family: mask2former

@@ -373,7 +373,7 @@ def test_another_network_is_refused_with_what_was_seen_and_expected(models_dir, 
 
 
 def test_a_yolo_for_another_task_is_named(models_dir):
-    from seg_perception.segmenters.yolo_head import recognise
+    from seg_perception.segmenters.decoding.yolo_head import recognise
 
     backend = load(models_dir / RAW)._backend
     backend.metadata = {**backend.metadata, "task": "detect"}
@@ -383,7 +383,7 @@ def test_a_yolo_for_another_task_is_named(models_dir):
 
 @pytest.mark.parametrize("export", ["yolov8-seg_tiny_raw", "yolov8-seg_tiny_nms", "yolo26-seg_tiny_e2e"])
 def test_without_metadata_shapes_and_class_names_decide(models_dir, export):
-    from seg_perception.segmenters.yolo_head import recognise
+    from seg_perception.segmenters.decoding.yolo_head import recognise
 
     backend = load(models_dir / "contracts" / f"{export}.onnx")._backend
     backend.metadata = {}

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.class_maps import without_padding
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import on_cells
-from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
-from seg_perception.segmenters.preprocessing import IMAGENET
+from seg_perception.segmenters.decoding.class_maps import without_padding
+from seg_perception.segmenters.decoding.map_masks import on_cells
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.network import Family, NetworkConfig, NetworkSegmenter, names_of
+from seg_perception.segmenters.networks.preprocessing import IMAGENET
 
 
 @dataclass(frozen=True)

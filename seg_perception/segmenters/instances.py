@@ -27,11 +27,11 @@ from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import masks_above, on_cells
-from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
-from seg_perception.segmenters.preprocessing import IMAGENET, Preprocessing
-from seg_perception.segmenters.roi_masks import fill_polygons, paste_in_boxes
+from seg_perception.segmenters.decoding.map_masks import masks_above, on_cells
+from seg_perception.segmenters.decoding.roi_masks import fill_polygons, paste_in_boxes
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.network import Family, NetworkConfig, NetworkSegmenter, names_of
+from seg_perception.segmenters.networks.preprocessing import IMAGENET, Preprocessing
 
 
 @dataclass(frozen=True)

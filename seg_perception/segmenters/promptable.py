@@ -20,13 +20,13 @@ from seg_perception.masks import Masks
 from seg_perception.options import ConfigError, Selected, option, plugin, section
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.ignore import ignored_share
-from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
-from seg_perception.segmenters.nms import nms
-from seg_perception.segmenters.prompts import Prompt, grid_prompts, prompts_of
-from seg_perception.segmenters.sam import Embedding, PromptNetwork, Proposals
-from seg_perception.segmenters.sam_dialects import DIALECTS
-from seg_perception.segmenters.sidecar import read_sidecar
+from seg_perception.segmenters.networks.ignore import ignored_share
+from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
+from seg_perception.segmenters.networks.nms import nms
+from seg_perception.segmenters.networks.sidecar import read_sidecar
+from seg_perception.segmenters.sam.dialects import DIALECTS
+from seg_perception.segmenters.sam.network import Embedding, PromptNetwork, Proposals
+from seg_perception.segmenters.sam.prompts import Prompt, grid_prompts, prompts_of
 
 EXPORT_HINT = "docs/models.md tells how to export SAM's encoder and decoder"
 

@@ -25,10 +25,10 @@ from seg_perception.masks import Masks
 from seg_perception.options import ConfigError, option
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import logit, masks_above, masks_by_argmax, masks_of_grid, on_cells
-from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
-from seg_perception.segmenters.preprocessing import IMAGENET
+from seg_perception.segmenters.decoding.map_masks import logit, masks_above, masks_by_argmax, masks_of_grid, on_cells
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.network import Family, NetworkConfig, NetworkSegmenter, names_of
+from seg_perception.segmenters.networks.preprocessing import IMAGENET
 
 LOGITS = ("class_queries_logits", "logits", "labels")
 BOXES = ("pred_boxes", "dets")

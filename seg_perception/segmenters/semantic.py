@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.class_maps import mean_inside, strongest, without_padding
-from seg_perception.segmenters.components import components
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import logit
-from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
-from seg_perception.segmenters.preprocessing import IMAGENET, Preprocessing
+from seg_perception.segmenters.decoding.class_maps import mean_inside, strongest, without_padding
+from seg_perception.segmenters.decoding.components import components
+from seg_perception.segmenters.decoding.map_masks import logit
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.network import Family, NetworkConfig, NetworkSegmenter, names_of
+from seg_perception.segmenters.networks.preprocessing import IMAGENET, Preprocessing
 
 TEXT_INPUTS = {"input_ids", "conditional_embeddings"}
 BACKGROUND_NAMES = ("background", "_background_", "__background__", "bg")

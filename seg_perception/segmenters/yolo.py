@@ -12,12 +12,12 @@ import numpy as np
 from seg_perception.options import ConfigError, Selected, option, plugin
 from seg_perception.plugins import Backend
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.class_names import allowed_classes
-from seg_perception.segmenters.ignore import ignored_share
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
-from seg_perception.segmenters.prototypes import decode_masks
-from seg_perception.segmenters.yolo_head import recognise
+from seg_perception.segmenters.decoding.prototypes import decode_masks
+from seg_perception.segmenters.decoding.yolo_head import recognise
+from seg_perception.segmenters.networks.class_names import allowed_classes
+from seg_perception.segmenters.networks.ignore import ignored_share
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
 
 EXPORT_HINT = "`yolo export model=yolo11n-seg.pt format=onnx` makes one"
 FIXED = ("model", "class_names", "input_size", "backend")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from seg_perception.options import ConfigError, parse
-from seg_perception.segmenters.sidecar import Sidecar, sidecar_path
+from seg_perception.segmenters.networks.sidecar import Sidecar, sidecar_path
 from seg_perception.zoo.download import file_digest
 from seg_perception.zoo.manifest import read_manifest
 from seg_perception.zoo.subject import Subject, UnrecognisedError, recognise

@@ -10,7 +10,7 @@ from typing import Any
 from seg_perception.backends.tensorrt import unsupported
 from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError, TensorSpec
-from seg_perception.segmenters.sidecar import read_sidecar, sidecar_path
+from seg_perception.segmenters.networks.sidecar import read_sidecar, sidecar_path
 from seg_perception.zoo.download import file_digest
 from seg_perception.zoo.manifest import read_manifest
 from seg_perception.zoo.onnx_file import read_onnx

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from seg_perception.options import ConfigError, Selected, option, parse
 from seg_perception.plugins import Backend, PluginError, Segmenter, TensorSpec, available, load_plugin
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.prompts import grid_prompts
-from seg_perception.segmenters.sidecar import read_sidecar
+from seg_perception.segmenters.networks.sidecar import read_sidecar
+from seg_perception.segmenters.sam.prompts import grid_prompts
 from seg_perception.zoo.onnx_file import read_onnx
 from seg_perception.zoo.runtimes import Runtime, runtimes_for
 

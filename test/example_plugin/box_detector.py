@@ -10,8 +10,8 @@ import numpy as np
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Instances
-from seg_perception.segmenters.network import Family, NetworkConfig, NetworkSegmenter, names_of
-from seg_perception.segmenters.preprocessing import Preprocessing
+from seg_perception.segmenters.networks.network import Family, NetworkConfig, NetworkSegmenter, names_of
+from seg_perception.segmenters.networks.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from seg_perception.cli.console import add_json, write_result
 from seg_perception.files import shipped
 from seg_perception.plugins import PluginError, TensorSpec, available, load_plugin
-from seg_perception.segmenters.class_names import parse_names
+from seg_perception.segmenters.networks.class_names import parse_names
 from seg_perception.zoo.manifest import read_manifest
 
 FORMATS = {

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from seg_perception.masks import Masks
 from seg_perception.options import ConfigError, parse, to_mapping
 from seg_perception.plugins import Backend, TensorSpec
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import masks_above
-from seg_perception.segmenters.preprocessing import InputWriter, Preprocessing
-from seg_perception.segmenters.prompts import Prompt
-from seg_perception.segmenters.sam_dialects import DIALECTS, Query, recognise
-from seg_perception.segmenters.sidecar import Sidecar
+from seg_perception.segmenters.decoding.map_masks import masks_above
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.preprocessing import InputWriter, Preprocessing
+from seg_perception.segmenters.networks.sidecar import Sidecar
+from seg_perception.segmenters.sam.dialects import DIALECTS, Query, recognise
+from seg_perception.segmenters.sam.prompts import Prompt
 
 RAW_IMAGE = "image_rgb_0_255"  # an encoder that subtracts the mean itself: what is padding must be that mean
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB 0..255

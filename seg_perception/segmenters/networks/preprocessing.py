@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.options import ConfigError, option
-from seg_perception.segmenters.letterbox import Letterbox
+from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
 @dataclass(frozen=True)

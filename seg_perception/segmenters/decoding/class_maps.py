@@ -10,9 +10,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.enlarged import axis
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.map_masks import on_cells
+from seg_perception.segmenters.decoding.enlarged import axis
+from seg_perception.segmenters.decoding.map_masks import on_cells
+from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
 def without_padding(maps: NDArray[np.float32], place: Letterbox) -> NDArray[np.float32]:

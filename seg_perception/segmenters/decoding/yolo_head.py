@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from seg_perception.options import ConfigError
 from seg_perception.plugins import Backend, TensorSpec
-from seg_perception.segmenters.class_names import parse_names
-from seg_perception.segmenters.nms import nms
+from seg_perception.segmenters.networks.class_names import parse_names
+from seg_perception.segmenters.networks.nms import nms
 
 STRIDES = (8, 16, 32)
 V5_ANCHORS = 3  # in each cell

@@ -16,8 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.enlarged import axis, runs_of_row
-from seg_perception.segmenters.letterbox import Letterbox
+from seg_perception.segmenters.decoding.enlarged import axis, runs_of_row
+from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
 def decode_masks(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from seg_perception.options import ConfigError, Selected, option, parse, plugin, to_mapping
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
-from seg_perception.segmenters.class_names import allowed_classes
-from seg_perception.segmenters.ignore import ignored_share
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.model_file import find_model, fingerprint, start_backend
-from seg_perception.segmenters.preprocessing import InputWriter, Preprocessing
-from seg_perception.segmenters.sidecar import constant_inputs, read_sidecar, sidecar_path
+from seg_perception.segmenters.networks.class_names import allowed_classes
+from seg_perception.segmenters.networks.ignore import ignored_share
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
+from seg_perception.segmenters.networks.preprocessing import InputWriter, Preprocessing
+from seg_perception.segmenters.networks.sidecar import constant_inputs, read_sidecar, sidecar_path
 
 EXPORT_HINT = "docs/models.md tells how to export one"
 PIXEL_MASK = "pixel_mask"  # 1 where the image is in the input, 0 where padding is

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.plugins import Backend, TensorSpec
-from seg_perception.segmenters.letterbox import Letterbox
-from seg_perception.segmenters.preprocessing import IMAGENET, Preprocessing
+from seg_perception.segmenters.networks.letterbox import Letterbox
+from seg_perception.segmenters.networks.preprocessing import IMAGENET, Preprocessing
 
 Features = Mapping[str, NDArray]
 BOX_LABELS = (2.0, 3.0)  # a box given as two points: its first and its last corner
