@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from seg_perception.options import ConfigError, option
 from seg_perception.plugins import TensorSpec
 
+RUNS_NOTHING = "backend none runs nothing: it stands for no fallback of the backend kserve"
+
 
 @dataclass(frozen=True)
 class NoBackendConfig:
@@ -29,7 +31,7 @@ class NoBackend:
     metadata: Mapping[str, str] = {}
 
     def __init__(self, config: NoBackendConfig) -> None:
-        raise ConfigError("backend none runs nothing: it stands for no fallback of the backend kserve")
+        raise ConfigError(RUNS_NOTHING)
 
     def __call__(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        raise NotImplementedError
+        raise ConfigError(RUNS_NOTHING)

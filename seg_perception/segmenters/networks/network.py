@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -55,7 +56,7 @@ class Family:
     score_threshold: float = 0.5
 
 
-class NetworkSegmenter:
+class NetworkSegmenter(ABC):
     """A network with a sidecar. A subclass recognises, checks and decodes one kind of outputs.
 
     Raises ConfigError: no or no such model, one that is not certainly of a known family, names that do not fit.
@@ -95,17 +96,17 @@ class NetworkSegmenter:
 
     # -- what a subclass adds ------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _recognise(self) -> str:
         """The family that names and shapes leave no doubt about; else raises `self._refusal`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _bind(self, contract: Any) -> tuple[Any, int]:
         """The contract as the outputs fit it and the number of classes (0 = not known); else raises `self._refusal`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _decode(self, outputs: Mapping[str, NDArray], place: Letterbox, frame: Frame) -> Instances:
         """Instances above `self._score_threshold`, best first, of all classes, in the image's pixels."""
-        raise NotImplementedError
 
     # -- a segmenter ---------------------------------------------------------------------------------------------------
 

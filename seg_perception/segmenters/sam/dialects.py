@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -68,7 +69,7 @@ class Answer:
     presence: NDArray[np.float32]
 
 
-class Dialect:
+class Dialect(ABC):
     """Speaks to one decoder. `boxes`: it takes boxes; `points`: the most points it takes (0 = none); `exactly`: how
     many prompts it must get in each run (0 = any number up to `at_once`)."""
 
@@ -83,9 +84,9 @@ class Dialect:
         self._decoder = decoder
         self._inputs = {spec.name: spec for spec in decoder.inputs}
 
+    @abstractmethod
     def ask(self, features: Features, query: Query, place: Letterbox) -> Answer:
         """The decoder's answer to a query of at most `at_once` prompts in network pixels (or as `raw_points` says)."""
-        raise NotImplementedError
 
     def _take(self, name: str) -> None:
         count = self._inputs[name].shape[1]
