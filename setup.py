@@ -18,6 +18,9 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
     "kserve": ["tritonclient[grpc,http]>=2.50"],
     "quantize": ["nncf>=2.14", "onnx>=1.16", "onnxruntime>=1.23", "openvino>=2025.0"],
+    "text": ["tokenizers>=0.15"],
+    "metrics": ["prometheus-client>=0.14"],
+    "capture": ["mcap>=1.1", "mcap-ros2-support>=0.5"],
     "sim": ["mujoco>=3.5"],
     "viz": ["open3d>=0.19"],
     "dev": ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "types-PyYAML"],
