@@ -25,6 +25,7 @@ NEAR, SAME_TURN = 0.015, np.cos(np.radians(25.0))  # m, cosine; grasps nearer th
 GAPS = np.array([0.012, 0.006, 0.003])  # m beside the object; tight openings land on what is not seen
 LOW = 0.006  # m over the support; lower points are its noise, not obstacles
 LEVEL = 0.5  # cosine between up and the support's normal; steeper surfaces carry nothing
+STEEPEST_APPROACH = 80.0  # deg from gravity; the sweep needs the support below it
 STEEPEST = 1.2  # of the friction, contour slope that is still looked at; the score knows that steep ones slip
 CLOSER_LOOK = 24  # candidates of each approach, the best by what is cheap to know
 GOOD_ENOUGH = 0.93  # no further approach is tried once a grasp is this likely
@@ -38,6 +39,9 @@ class AntipodalConfig:
     gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")
     support_clearance: float = option(0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1)
     max_approach_angle: float = option(50.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=80)
+    approach_axis: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), "lean from this direction of the camera's frame instead; zero = gravity"
+    )
     rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
     slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
     min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1)
@@ -68,6 +72,8 @@ class Antipodal:
             found.append(task.candidates(approach))
             if len(found[-1].scores) and found[-1].scores.max() > GOOD_ENOUGH:
                 break
+        if not found:
+            return GraspPlan(reason=f"every approach leans more than {STEEPEST_APPROACH:g} deg from gravity")
         return task.answer(found)
 
     def task(self, obj: Object3D, scene_points: NDArray, up: NDArray, support: Plane | None) -> Task:
@@ -122,6 +128,9 @@ class Task:
     def approaches(self) -> Iterator[NDArray[np.float64]]:
         """Straight down, half way towards the line of sight, along it; and leaning to both sides."""
         down = -self.up
+        if any(self.config.approach_axis):
+            yield from self._around(unit_vector("approach_axis", self.config.approach_axis), down)
+            return
         yield down
         view = self.middle / max(float(np.linalg.norm(self.middle)), 1e-9)
         angle = float(np.arccos(np.clip(view @ down, -1, 1)))
@@ -134,6 +143,15 @@ class Task:
         side = np.cross(down, level)
         for lean, direction in ((most / 2, level), (most, level), (most / 2, side), (most / 2, -side)):
             yield np.cos(lean) * down + np.sin(lean) * direction
+
+    def _around(self, axis: NDArray[np.float64], down: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+        """That direction, and leaning from it to four sides; those among them that come from above."""
+        half = np.radians(self.config.max_approach_angle) / 2
+        frame = rotation_with_z(axis)
+        sides = (1, 0), (-1, 0), (0, 1), (0, -1)
+        for direction in (axis, *(np.cos(half) * axis + np.sin(half) * frame[:, :2] @ side for side in sides)):
+            if direction @ down >= np.cos(np.radians(STEEPEST_APPROACH)):
+                yield direction
 
     def candidates(self, approach: NDArray[np.float64]) -> Candidates:
         """The best of what fits the object and hits nothing along one approach."""
