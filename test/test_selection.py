@@ -200,9 +200,7 @@ def test_an_instance_that_keeps_no_pixel_goes_and_the_area_counts_after_that():
 def test_boxes_of_untouched_instances_stay_the_segmenters_own():
     masks = boxes((0, 0, 10, 10), (5, 0, 15, 10), (30, 0, 40, 10))
     wide = np.float32([[0, 0, 12, 12], [4, 0, 16, 12], [29, 0, 41, 12]])
-    instances = Instances.of(
-        found([1, 2, 3], [0.9, 0.8, 0.7], masks).masks, [0.9, 0.8, 0.7], [1, 2, 3], NAMES[1:4], wide
-    )
+    instances = replace(found([1, 2, 3], [0.9, 0.8, 0.7], masks), boxes=wide)
     seen = selection(overlap="higher_score").apply(instances)
     np.testing.assert_array_equal(seen.boxes, [[0, 0, 12, 12], [10, 0, 15, 10], [29, 0, 41, 12]])
 
