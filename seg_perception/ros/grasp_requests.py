@@ -97,7 +97,9 @@ def _chosen(pipeline: Pipeline, request: GraspRequest) -> list[Chosen]:
         wanted = GraspKind(request.kind)
         chosen = [c for c in chosen if c.kind in (wanted, None)]
         if not chosen:
-            raise BadRequestError(f"kind: no planner here grasps with {WORDS[wanted]} ({listing}); name one in planners")
+            raise BadRequestError(
+                f"kind: no planner here grasps with {WORDS[wanted]} ({listing}); name one in planners"
+            )
     if request.gripper:
         source = _gripper_source(request.gripper)
         wanted = _kind_of(_checked(source))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -96,7 +96,8 @@ class Services:
         rows = selection.rows(result)
         scene = grasp_requests.without_grasps(scene)
         if request.grasps:
-            scene = self._planned(perception, result, rows, request.grasps, request.grasp_request)
+            frame_id = request.target_frame or result.frame_id
+            scene = self._planned(perception, result, rows, request.grasps, request.grasp_request, frame_id)
         result = replace(result, scene=scene)
         result, problem = self._relocated(perception, result, request.target_frame)
         if problem:
@@ -114,44 +115,48 @@ class Services:
 
     async def _on_get_grasps(self, request: Any, response: Any) -> Any:
         kind = GetGrasps.Response
+        ids = [int(i) for i in request.object_ids]
         perception = self._node.perception
         if perception is None:
-            return _say(response, kind.NOT_ACTIVE, self._not_active())
-        ids = [int(i) for i in request.object_ids]
-        kept = perception.history.newest(ids) if stamp_ns(request.after) == 0 else None
+            return _refuse(response, kind.NOT_ACTIVE, self._not_active(), ids)
         try:
             for name in request.classes:
                 Selection.check_class(name, self._node.class_names)
-            if kept is not None:
-                return await self.calls.run(lambda: self._grasps(perception, kept, request, response))
+            if not request.max_age >= 0:
+                raise BadRequestError(f"max_age: expected at least 0 s, got {request.max_age:g}")
             wanted = self._wanted(request, 1, any_frame=stamp_ns(request.after) == 0)
+            kept = perception.history.newest(ids)
+            if kept is not None and kept.stamp_ns >= wanted.after_ns and (not wanted.after_ns or _holds(kept, ids)):
+                return await self.calls.run(lambda: self._grasps(perception, kept, request, response))
 
             def wait_and_answer() -> Any:
                 wanted.done.wait(wanted.timeout)
                 if wanted.ended:
-                    return _say(response, kind.NOT_ACTIVE, wanted.ended)
+                    return _refuse(response, kind.NOT_ACTIVE, wanted.ended, ids)
                 result = wanted.result or wanted.fallback
                 if result is None:
-                    return _say(response, *self._no_frame(wanted, kind.TIMEOUT, kind.TIMEOUT, kind.FAILED))
+                    return _refuse(response, *self._no_frame(wanted, kind.TIMEOUT, kind.TIMEOUT, kind.FAILED), ids)
                 perception.history.returned(result)
                 return self._grasps(perception, result, request, response)
 
             return await self._with_frame(perception, wanted, wait_and_answer)
         except BadRequestError as error:
-            return _say(response, kind.BAD_REQUEST, str(error))
+            return _refuse(response, kind.BAD_REQUEST, str(error), ids)
         except Exception as error:  # noqa: BLE001 - a call must not hang because of an error in here
             text = str(error) if isinstance(error, BusyError) else self._node.report(error, "get_grasps")
-            return _say(response, kind.FAILED, text)
+            return _refuse(response, kind.FAILED, text, ids)
 
     def _grasps(self, perception: Perception, result: Result, request: Any, response: Any) -> Any:
         """Grasps on a result that is there; in the call's thread."""
         kind = GetGrasps.Response
-        age = (self._node.get_clock().now().nanoseconds - result.stamp_ns) * 1e-9
-        if request.max_age > 0 and age > request.max_age:
-            return _say(response, kind.TOO_OLD, f"the result is {age:.2f} s old, max_age is {request.max_age:g} s")
-        scene = result.scene
         asked = [int(i) for i in request.object_ids]
-        names = scene.instances.class_names
+        age = (self._node.get_clock().now().nanoseconds - result.stamp_ns) * 1e-9
+        response.header = Messages(result, perception.config).header
+        if request.max_age > 0 and age > request.max_age:
+            text = f"the result is {age:.2f} s old, max_age is {request.max_age:g} s"
+            return _refuse(response, kind.TOO_OLD, text, asked)
+        scene = result.scene
+        names = [name or "object" for name in scene.instances.class_names]
         rows = [
             row
             for row, obj in enumerate(scene.objects)
@@ -159,41 +164,36 @@ class Services:
         ]
         failures = {i: "no such object in the result" for i in asked if i not in result.ids}
         failures |= {i: "of another class" for i in asked if i in result.ids - {scene.objects[r].id for r in rows}}
-        response.header = Messages(result, perception.config).header
         if not rows:
-            what = (
-                f"ids {listed(asked)}"
-                if asked
-                else f"classes {listed(request.classes)}"
-                if request.classes
-                else "objects"
-            )
+            what = [f"ids {listed(asked)}"] if asked else []
+            what += [f"classes {listed(request.classes)}"] if request.classes else []
             _fail(response, failures)
-            return _say(
-                response, kind.NO_SUCH_OBJECT, f"no {what} in the result, which has ids {listed(sorted(result.ids))}"
-            )
-        planned = self._planned(perception, result, rows, request.max_per_object, request.request)
+            text = f"no {' of '.join(what) or 'objects'} in the result, which has ids {listed(sorted(result.ids))}"
+            return _say(response, kind.NO_SUCH_OBJECT, text)
+        frame_id = request.target_frame or result.frame_id
+        planned = self._planned(perception, result, rows, request.max_per_object, request.request, frame_id)
         moved, problem = self._relocated(perception, replace(result, scene=planned), request.target_frame)
         messages = Messages(moved, perception.config)
         response.header = messages.header
         if moved.T_header_image is None:
-            _fail(response, {scene.objects[row].id: problem for row in rows})
+            _fail(response, failures | {scene.objects[row].id: problem for row in rows})
             return _say(response, kind.NO_TRANSFORM, problem)
         by_id = {o.id: o for o in messages.objects_with(points=False).objects}
         order = [planned.objects[row].id for row in pick_order(planned) if row in set(rows)]
         grasps = [grasp for i in order for grasp in by_id[i].grasps]
+        response.grasps = grasps[: request.max_total] if request.max_total else grasps
+        served = {grasp.object_id for grasp in response.grasps}
         for row in rows:
             obj = planned.objects[row]
             if obj.grasp_status is not GraspStatus.FOUND:
                 failures[obj.id] = obj.grasp_text or obj.grasp_status.name
-        response.grasps = grasps[: request.max_total] if request.max_total else grasps
+            elif obj.id not in served:
+                failures[obj.id] = f"beyond max_total ({request.max_total})"
         _fail(response, failures)
         if not grasps:
             reasons = "; ".join(f"{i}: {reason}" for i, reason in failures.items())
             return _say(response, kind.NO_GRASP, f"no grasp for any of {len(rows)} objects: {reasons}")
-        return _say(
-            response, kind.OK, f"{len(response.grasps)} grasps on {len({g.object_id for g in response.grasps})} objects"
-        )
+        return _say(response, kind.OK, f"{len(response.grasps)} grasps on {len(served)} objects")
 
     # -- enable, reset_tracks ------------------------------------------------------------------------------------------
 
@@ -252,12 +252,15 @@ class Services:
             return no_color, f"no color image stamped at or after {wanted.after_ns / 1e9:.9f} {within}: {missing}"
         return no_depth, f"no depth image {within}: {inputs.depth_text(feed)}"
 
-    def _planned(self, perception: Perception, result: Result, rows: list[int], count: int, request: Any) -> Any:
+    def _planned(
+        self, perception: Perception, result: Result, rows: list[int], count: int, request: Any, reply_frame: str
+    ) -> Any:
+        """The result's scene with grasps; `reply_frame` is that of an approach axis which names none."""
         frame = result.scene.frame
 
         def rotation_to_camera(frame_id: str) -> NDArray[np.float64]:
             try:
-                return perception.transform(frame_id or result.frame_id, frame)[:3, :3].T
+                return perception.transform(frame_id or reply_frame, frame)[:3, :3].T
             except TransformError as error:
                 raise BadRequestError(f"approach_axis: {error}") from error
 
@@ -284,6 +287,17 @@ class Services:
 def _say(response: Any, status: int, text: str) -> Any:
     response.status, response.message = status, " ".join(text.split())
     return response
+
+
+def _refuse(response: Any, status: int, text: str, ids: Collection[int]) -> Any:
+    """No grasps at all: every object that was asked for has the same reason."""
+    _say(response, status, text)
+    _fail(response, dict.fromkeys(ids, response.message))
+    return response
+
+
+def _holds(result: Result, ids: Collection[int]) -> bool:
+    return not ids or bool(result.ids.intersection(ids))
 
 
 def _fail(response: Any, failures: dict[int, str]) -> None:
