@@ -205,7 +205,9 @@ class Instances:
     `boxes` (N, 4) float32 px `x_min, y_min, x_max, y_max` (pixel edges, maximum exclusive), `scores` (N,) float32 in
     0..1, `class_ids` (N,) int32 with -1 = class-agnostic, `class_names` one per row, `masks` N masks at the color
     image's resolution. `supports` are surfaces that the segmenter saw objects stand on; `support_ids` (N,) int32 says
-    which one carries each row, -1 = unknown.
+    which one carries each row, -1 = unknown. `mask_scores` (N,) float32 are IoUs that a network predicts for its masks,
+    beside the scores of who found them; NaN = none. `track_ids` (N,) int64 > 0 are identities that the segmenter itself
+    remembers, 0 = none.
     """
 
     boxes: NDArray[np.float32]
@@ -215,14 +217,20 @@ class Instances:
     masks: Masks
     supports: tuple[Plane, ...] = ()
     support_ids: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    mask_scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    track_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     dropped: int = 0  # instances over max_instances
     seconds: float = 0.0  # s, time the segmenter took
 
     def __post_init__(self) -> None:
         n = len(self.masks)
-        if len(self.support_ids) == 0 and n:
-            object.__setattr__(self, "support_ids", np.full(n, -1, np.int32))
-        for name, shape in (("boxes", (n, 4)), ("scores", (n,)), ("class_ids", (n,)), ("support_ids", (n,))):
+        for name, unknown in (
+            ("support_ids", np.int32(-1)), ("mask_scores", np.float32("nan")), ("track_ids", np.int64(0))
+        ):  # fmt: skip
+            if len(getattr(self, name)) == 0 and n:
+                object.__setattr__(self, name, np.full(n, unknown))
+        rows = ("scores", "class_ids", "support_ids", "mask_scores", "track_ids")
+        for name, shape in (("boxes", (n, 4)), *((name, (n,)) for name in rows)):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: expected {shape} for {n} masks, got {getattr(self, name).shape}")
         if len(self.class_names) != n:
@@ -283,6 +291,8 @@ class Instances:
             self.masks[rows],
             self.supports,
             self.support_ids[rows],
+            self.mask_scores[rows],
+            self.track_ids[rows],
             self.dropped,
             self.seconds,
         )
@@ -379,6 +389,7 @@ class Object3D:
     touches_border: bool = False
     occluded_ratio: float = float("nan")
     id: int = 0
+    time_since_seen: float = 0.0  # s; above 0: a track that was not found in this frame, its mask is empty
     grasps: tuple[Grasp, ...] = ()
     grasp_status: GraspStatus = GraspStatus.NOT_REQUESTED
     grasp_text: str = ""

@@ -98,7 +98,8 @@ class PromptNetwork:
         place = embedding.place
         groups: dict[tuple[bool, int], list[int]] = {}
         for i, prompt in enumerate(prompts):
-            self._check(i, prompt, place)
+            self.check(i, prompt)
+            self._check_place(i, prompt, place)
             groups.setdefault((prompt.box is not None, len(prompt.points)), []).append(i)
         maps, ious, owners, present = [], [], [], []
         for (boxed, count), rows in groups.items():
@@ -151,12 +152,15 @@ class PromptNetwork:
         self._place = place
         return tensor, place
 
-    def _check(self, i: int, prompt: Prompt, place: Letterbox) -> None:
+    def check(self, i: int, prompt: Prompt) -> None:
+        """Raises ValueError naming prompt `i` when this decoder does not take such a one."""
         if prompt.box is not None and not self._speaker.boxes:
             raise ValueError(f"prompt {i}: has a box, but this decoder takes only points")
         needed = len(prompt.points) + (2 if prompt.box is not None and self._speaker.raw_points else 0)
         if needed > self._speaker.points or (prompt.box is None and self._speaker.points == 0):
             raise ValueError(f"prompt {i}: has {needed} points, this decoder takes {self._speaker.points}")
+
+    def _check_place(self, i: int, prompt: Prompt, place: Letterbox) -> None:
         size = (place.width, place.height)
         if (prompt.points < 0).any() or (prompt.points > size).any():
             raise ValueError(

@@ -72,7 +72,10 @@ def inner_points(instances: Instances, i: int, count: int) -> NDArray[np.float32
     return np.array(points, np.float32).reshape(-1, 2)
 
 
-def grid_prompts(height: int, width: int, per_side: int) -> list[Prompt]:
-    """`per_side` x `per_side` single points, evenly over the image, row by row."""
+def grid_prompts(
+    height: int, width: int, per_side: int, roi: tuple[float, float, float, float] | None = None
+) -> list[Prompt]:
+    """`per_side` x `per_side` single points, evenly over the image or the `roi` in it, row by row."""
+    x0, y0, x1, y1 = np.clip(roi or (0, 0, width, height), 0, (width, height, width, height))
     steps = (np.arange(per_side) + 0.5) / per_side
-    return [Prompt(points=np.array([[x * width, y * height]], np.float32)) for y in steps for x in steps]
+    return [Prompt(points=np.array([[x0 + x * (x1 - x0), y0 + y * (y1 - y0)]])) for y in steps for x in steps]
