@@ -26,6 +26,7 @@ from seg_perception.sim.raycast import trace_rows
 from seg_perception.sim.render import _parts, _rects  # without the picture, a frame takes a tenth of the time
 from seg_perception.sim.scene import SimScene
 from seg_perception.sim.shapes import Look, box
+from seg_perception.smoothing import Smoother, SmoothingConfig
 from seg_perception.support import SupportConfig, find_supports
 from seg_perception.tracking.bytetrack import ByteTrack
 from seg_perception.tracking.iou3d import Iou3D
@@ -225,12 +226,53 @@ def cost(tracker: Iou3D | ByteTrack, objects: int = 20, frames: int = 100) -> ND
     return np.array(seconds)
 
 
+def steadiness(sequence: Story, seeds: int, config: SmoothingConfig) -> NDArray[np.float64]:
+    """How much the values of each object change from frame to frame, median over its frames, (objects, 4): centroid,
+    box centre, largest of the sizes in mm, yaw in deg, in the fixed frame."""
+    rows = []
+    for seed in range(seeds):
+        tracker, smoother = Iou3D(), Smoother()
+        values: dict[str, list[NDArray[np.float64]]] = {}
+        for sight in sightings(sequence, seed):
+            ids = tracker.update(sight.frame, sight.instances, sight.objects)
+            named = [replace(o, id=int(i)) for o, i in zip(sight.objects, ids, strict=True)]
+            T = sight.frame.T_fixed_camera
+            for name, obj in zip(sight.names, smoother.smooth(sight.frame, named, config), strict=True):
+                if obj.status.has_3d and T is not None:
+                    box = T @ obj.box.T_camera_box
+                    yaw = np.arctan2(box[1, 0], box[0, 0])
+                    centroid = T[:3, :3] @ obj.centroid + T[:3, 3]
+                    values.setdefault(name, []).append(np.concatenate([centroid, box[:3, 3], obj.box.size, [yaw]]))
+        for history in values.values():
+            steps = np.diff(np.array(history), axis=0)
+            turns = np.abs((steps[:, 9] + np.pi) % (2 * np.pi) - np.pi)
+            lengths = [np.linalg.norm(steps[:, i : i + 3], axis=1) * 1e3 for i in (0, 3)]
+            sizes = np.abs(steps[:, 6:9]).max(axis=1) * 1e3
+            rows.append([np.median(v) for v in (*lengths, sizes, np.rad2deg(turns))])
+    return np.array(rows)
+
+
+def print_steadiness(seeds: int) -> None:
+    """The table in docs/tracking.md, section Smoothing."""
+    print("| camera | smoothing | centroid [mm] | box centre [mm] | box size [mm] | yaw [deg] |\n" + "|---" * 6 + "|")
+    for name, moments in (("still", still), ("moving", moving)):
+        for frames in (1, SmoothingConfig().frames):
+            rows = steadiness(Story("", moments), seeds, SmoothingConfig(frames=frames))
+            cells = [f"{np.median(c):.2f} ({np.quantile(c, 0.9):.2f})" for c in rows.T]
+            label = "none" if frames == 1 else f"{frames} frames"
+            print(f"| {name} | {label} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="scenes per sequence")
     parser.add_argument("--trackers", default=",".join(TRACKERS))
     parser.add_argument("--sequences", default="", help="names, default all")
+    parser.add_argument("--steadiness", action="store_true", help="only the table of smoothing")
     args = parser.parse_args()
+    if args.steadiness:
+        print_steadiness(args.seeds)
+        return
     names = args.sequences.split(";") if args.sequences else list(SEQUENCES)
     print("| sequence | tracker | objects | sightings | IDF1, mean / worst | id switches | fragments | shared ids |")
     print("|---" * 8 + "|")

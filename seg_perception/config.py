@@ -15,6 +15,8 @@ import yaml
 from seg_perception.files import shipped
 from seg_perception.fusion import FusionConfig
 from seg_perception.options import ConfigError, Selected, describe, option, parse, plugin, plugins, section, to_mapping
+from seg_perception.selection import SelectionConfig
+from seg_perception.smoothing import SmoothingConfig
 from seg_perception.support import SupportConfig
 
 __all__ = ["Config", "ConfigError", "describe", "load_config", "to_mapping"]
@@ -149,8 +151,13 @@ class Config:
     segmenter: Selected = plugin("segmenters", "tabletop", "who finds the instances")
     support: SupportConfig = section(SupportConfig, "surfaces that objects stand on")
     fusion: FusionConfig = section(FusionConfig, "masks and depth to objects")
-    tracker: Selected = plugin("trackers", "none", "who gives identities over time")
+    tracker: Selected = plugin("trackers", "iou3d", "who gives identities over time")
+    coast: float = option(
+        0.0, "objects not found now are reported this long, without mask and 3D; 0 = never", unit="s", ge=0, live=True
+    )
+    smoothing: SmoothingConfig = section(SmoothingConfig, "3D of objects at rest, averaged")
     grasping: GraspingConfig = section(GraspingConfig, "grasps")
+    selection: SelectionConfig = section(SelectionConfig, "which instances count")
     max_instances: int = option(100, "instances per frame, best scores first", ge=1, le=1000, live=True)
 
     topics: TopicsConfig = section(TopicsConfig, "input topics")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a frame to a scene. Read this file first: it is the whole system in one screen.
 
-frame --segment--> instances --fuse--> objects --track--> ids --plan--> grasps --> scene
+frame --segment--> instances --fuse--> objects --track--> ids --smooth--> objects --plan--> grasps --> scene
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from seg_perception.grasping.surroundings import scene_points
 from seg_perception.masks import Masks
 from seg_perception.plugins import GraspPlanner, Segmenter, Tracker
 from seg_perception.scene import Frame, GraspStatus, Instances, Intrinsics, Object3D, Plane, Scene
+from seg_perception.selection import Selection
+from seg_perception.smoothing import Smoother
 from seg_perception.support import find_supports
+from seg_perception.tracking.coasting import with_coasting
 
 OPTICAL_AXIS = np.array([0.0, 0.0, 1.0])
 
@@ -37,6 +40,8 @@ class Pipeline:
         self.tracker = tracker
         self.planners = tuple(planners)
         self.config = config or Config()
+        self._selection = Selection(self.config.selection, self._found_classes)
+        self._smoother = Smoother()
 
     @classmethod
     def from_config(cls, config: Config | Mapping[str, Any]) -> Pipeline:
@@ -45,14 +50,20 @@ class Pipeline:
         planners = [planner.create() for planner in tree.grasping.planners]
         return cls(tree.segmenter.create(), tree.tracker.create(), planners, tree)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id, as instances have them; empty = not known beforehand."""
+        return self._current_selection().class_names
+
     def process(self, frame: Frame) -> Scene:
         """Everything about one frame."""
         return self.complete(frame, self.segment(frame))
 
     def segment(self, frame: Frame) -> Instances:
-        """The instances of a frame, best scores first, at most `max_instances` of them."""
+        """The instances of a frame that count, best scores first, at most `max_instances` of them."""
         start = time.perf_counter()
         found = self.segmenter.segment(frame)
+        found = self._current_selection().apply(found, frame.depth)
         order = np.argsort(-found.scores, kind="stable")
         kept = order[: self.config.max_instances]
         if len(kept) < len(order) or (np.diff(kept) < 0).any():
@@ -71,11 +82,14 @@ class Pipeline:
         clock.lap("fuse")
         ids = self.tracker.update(frame, instances, objects)
         objects = [replace(o, id=int(i)) for o, i in zip(objects, ids, strict=True)]
+        objects = self._smoother.smooth(frame, objects, self.config.smoothing)
+        instances, objects = with_coasting(self.tracker, frame, instances, objects, self.config.coast)
         clock.lap("track")
         support = _main_support(objects, supports)
         scene = Scene(frame, instances, tuple(objects), support, clock.laps, getattr(self.segmenter, "model", ""))
         if grasps:
             scene = self.plan(scene, budget=budget)
+            scene = replace(scene, objects=tuple(self._smoother.steady(scene.objects, self.config.smoothing)))
             clock.lap("grasp")
         return replace(scene, timings=clock.laps)
 
@@ -114,9 +128,19 @@ class Pipeline:
         warm.complete(frame, instances)
         self.reset()
 
+    @property
+    def _found_classes(self) -> tuple[str, ...]:
+        return tuple(getattr(self.segmenter, "class_names", ()))
+
+    def _current_selection(self) -> Selection:
+        """The selection for the classes that the segmenter finds now: prompts change them."""
+        if self._selection.known != self._found_classes:
+            self._selection = Selection(self.config.selection, self._found_classes, strict=False)
+        return self._selection
+
     def reset(self) -> None:
-        """Forgets what was remembered from earlier frames: tracks, smoothed supports."""
-        for stage in (self.segmenter, self.tracker):
+        """Forgets what was remembered from earlier frames: tracks, averages, smoothed supports."""
+        for stage in (self.segmenter, self.tracker, self._smoother):
             if hasattr(stage, "reset"):
                 stage.reset()
 

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from seg_perception.config import load_config
 from seg_perception.fusion import fuse
 from seg_perception.geometry import transform
 from seg_perception.masks import Masks
 from seg_perception.pipeline import Pipeline
-from seg_perception.scene import Frame, Instances, Intrinsics
+from seg_perception.scene import Frame, Instances, Intrinsics, Status
+from seg_perception.spans import shared_pixels
 from seg_perception.tracking.bytetrack import ByteTrack, ByteTrackConfig
 from seg_perception.tracking.iou3d import Iou3D, Iou3DConfig
-from seg_perception.tracking.overlaps import look_up, nearest, shared_pixels
+from seg_perception.tracking.overlaps import look_up, nearest
 from seg_perception.tracking.scores import score_tracks
 
 CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -279,3 +281,50 @@ def test_the_pipeline_takes_them_by_name(name):
     assert ids == [[1], [1], [1]]
     pipeline.reset()
     assert [o.id for o in pipeline.process(frame)] == [2]
+
+
+# -- hidden objects in the scene ---------------------------------------------------------------------------------------
+
+
+class Lids:
+    """A segmenter that finds what is painted: `labels` (H, W)."""
+
+    class_names = ()
+
+    def segment(self, frame):
+        return Instances.of(Masks.from_label_image(self.labels, int(self.labels.max())))
+
+
+def test_what_is_not_found_coasts_without_3d():
+    config = {"tracker": {"plugin": "iou3d"}, "coast": 0.25, "grasping": {"planners": []}}
+    lids = Lids()
+    pipeline = Pipeline(lids, Iou3D(), [], load_config(config))
+
+    def see(stamp, *columns):
+        depth, lids.labels = np.full((240, 320), 1.0, np.float32), np.zeros((240, 320), np.uint8)
+        for i, u in enumerate(columns):
+            depth[100:140, u : u + 40], lids.labels[100:140, u : u + 40] = 0.9, i + 1
+        depth[:, 200:] = 0.5 if stamp else depth[:, 200:]  # an arm comes in
+        lids.labels[:, 200:] = 0 if stamp else lids.labels[:, 200:]
+        return pipeline.process(Frame(np.zeros((240, 320, 3), np.uint8), depth, CAMERA, stamp_ns=stamp))
+
+    assert [(o.id, o.time_since_seen) for o in see(0, 60, 220)] == [(1, 0.0), (2, 0.0)]
+    scene = see(2 * TICK, 60)
+    assert [o.id for o in scene] == [1, 2]
+    hidden = scene.objects[1]
+    assert (hidden.status, hidden.time_since_seen) == (Status.EMPTY_MASK, pytest.approx(0.2))
+    assert "0.20 s ago" in hidden.status_text
+    assert (scene.instances.scores[1], scene.instances.masks.areas[1], len(hidden.points)) == (0, 0, 0)
+    assert [o.id for o in see(3 * TICK, 60)] == [1]  # 0.3 s
+
+
+@pytest.mark.parametrize("tracker", [Iou3D, ByteTrack])
+def test_coasting_is_of_the_newest_frame_only(tracker):
+    world = World(tracker())
+    world.see(LEFT, RIGHT, classes=[0, 4])
+    assert world.tracker.coasting(world.now, 10) == []
+    world.see(LEFT, classes=[0])
+    waiting = world.tracker.coasting(world.now, 10)
+    assert [(c.id, c.class_id, c.class_name) for c in waiting] == [(2, 4, "class_4")]
+    assert waiting[0].time_since_seen == pytest.approx(0.1)
+    assert world.tracker.coasting(world.now, 0.05) == []

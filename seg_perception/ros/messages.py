@@ -29,7 +29,7 @@ from seg_perception.ros.clouds import (
     thin_clouds,
 )
 from seg_perception.ros.conversions import encode_image, set_array
-from seg_perception.scene import Grasp, Object3D, Scene, Status
+from seg_perception.scene import Grasp, GraspKind, Object3D, Scene, Status
 
 __all__ = [
     "ObjectClouds",
@@ -120,6 +120,7 @@ def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[in
     boxes = np.asarray(instances.boxes, np.float32)
     for i, (obj, row) in enumerate(zip(objects, order, strict=True)):
         obj.id = int(scene.objects[row].id)
+        obj.time_since_seen = float(scene.objects[row].time_since_seen)
         obj.label = i + 1
         obj.class_id = class_ids[row]
         obj.class_name = instances.class_names[row] or "object"
@@ -184,6 +185,8 @@ def _grasp_rows(grasps: list[Grasp], T: NDArray) -> list[list[float]]:
     position, approach = poses[:, :3, 3], poses[:, :3, 2]
     contacts = np.array([g.contacts for g in grasps]) @ R.T + t
     normals = np.array([g.normals for g in grasps]) @ R.T
+    cups = [g.kind == GraspKind.SUCTION for g in grasps]  # one contact, said twice
+    contacts[cups, 1], normals[cups, 1] = contacts[cups, 0], normals[cups, 0]
     retreat = np.array([g.retreat_direction for g in grasps]) @ R.T
     n = len(grasps)
     columns = (

@@ -104,6 +104,10 @@ class Perception:
             self._reports.drop("older than max_age")
             self._lose(shot, f"the image was {age:.2f} s old, max_age is {self.config.max_age:g} s")
             return None
+        if self._engine.pipeline is None:
+            self._reports.drop(f"no model: {self._engine.absence}")
+            self._lose(shot, f"there is no model: {self._engine.absence}")
+            return None
         start = time.perf_counter()
         frame = self._frames.build(shot, self.config)
         frame, calls, frames = self._gather(shot, frame)
@@ -170,7 +174,8 @@ class Perception:
     def _aged(self, scene: Scene) -> Iterator[int]:
         """How often each object was seen by now; the ids seen longest ago are forgotten."""
         for obj in scene.objects:
-            self._ages[obj.id] = age = self._ages.pop(obj.id, 0) + 1  # moves to the end
+            seen = obj.time_since_seen == 0
+            self._ages[obj.id] = age = self._ages.pop(obj.id, 0) + seen  # moves to the end
             yield age
         while len(self._ages) > KNOWN_IDS:
             del self._ages[next(iter(self._ages))]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Object3D
 from seg_perception.tracking.assignment import assign
+from seg_perception.tracking.coasting import Coasting
 
 GAIN = 0.7  # of the measured box against the predicted one
 VELOCITY_GAIN = 0.3
@@ -47,6 +48,7 @@ class Track:
 
     id: int
     class_id: int
+    class_name: str
     box: NDArray[np.float64]
     velocity: NDArray[np.float64]
     stamp_ns: int
@@ -85,6 +87,11 @@ class ByteTrack:
         """Forgets all tracks; their ids are not used again."""
         self._tracks.clear()
 
+    def coasting(self, stamp_ns: int, seconds: float) -> list[Coasting]:
+        """The tracks not found in the newest frame, which was stamped `stamp_ns`, but at most `seconds` before it."""
+        unseen = [(t, (stamp_ns - t.stamp_ns) * 1e-9) for t in self._tracks]
+        return [Coasting(t.id, t.class_id, t.class_name, age) for t, age in unseen if 0 < age <= seconds]
+
     def update(self, frame: Frame, instances: Instances, objects: Sequence[Object3D]) -> NDArray[np.int64]:
         """(N,) ids of the instances."""
         config, now = self.config, frame.stamp_ns
@@ -106,7 +113,8 @@ class ByteTrack:
         for i in np.flatnonzero(ids == 0):
             ids[i] = next(self._ids)
             if high[i]:
-                tracks.append(Track(int(ids[i]), int(instances.class_ids[i]), boxes[i], np.zeros(4), now))
+                name = instances.class_names[i]
+                tracks.append(Track(int(ids[i]), int(instances.class_ids[i]), name, boxes[i], np.zeros(4), now))
         return ids
 
 

@@ -22,8 +22,10 @@ from seg_perception.geometry import invert, project, transform_points
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Object3D
+from seg_perception.spans import shared_pixels
 from seg_perception.tracking.assignment import assign
-from seg_perception.tracking.overlaps import look_up, nearest, shared_pixels
+from seg_perception.tracking.coasting import Coasting
+from seg_perception.tracking.overlaps import look_up, nearest
 
 POINTS = 128  # remembered of each surface
 LEAST = 3  # points that must be seen before they say anything
@@ -65,6 +67,7 @@ class Track:
     (S, 3) of its mask."""
 
     class_id: int
+    class_name: str
     points: NDArray[np.float64]
     centroid: NDArray[np.float64]
     spans: NDArray[np.int32]
@@ -115,6 +118,11 @@ class Iou3D:
     def tracks(self) -> tuple[Track, ...]:
         """Everything remembered, also what is hidden now."""
         return tuple(self._tracks)
+
+    def coasting(self, stamp_ns: int, seconds: float) -> list[Coasting]:
+        """The tracks not found in the newest frame, which was stamped `stamp_ns`, but at most `seconds` before it."""
+        unseen = [(t, (stamp_ns - t.stamp_ns) * 1e-9) for t in self._tracks]
+        return [Coasting(t.id, t.class_id, t.class_name, age) for t, age in unseen if 0 < age <= seconds]
 
     def update(self, frame: Frame, instances: Instances, objects: Sequence[Object3D]) -> NDArray[np.int64]:
         """(N,) ids of the instances, whose `objects` are in the camera frame."""
@@ -207,9 +215,15 @@ def _remember(
     points = transform_points(T_fixed_camera, np.concatenate([NOTHING, *samples]))
     centroids = transform_points(T_fixed_camera, np.array([o.centroid for o in objects]).reshape(-1, 3))
     return [
-        Track(int(class_id), cloud, centroid, instances.masks.spans_of(i), frame.stamp_ns)
-        for i, (class_id, cloud, centroid) in enumerate(
-            zip(instances.class_ids, np.split(points, ends) if objects else (), centroids, strict=True)
+        Track(int(class_id), name, cloud, centroid, instances.masks.spans_of(i), frame.stamp_ns)
+        for i, (class_id, name, cloud, centroid) in enumerate(
+            zip(
+                instances.class_ids,
+                instances.class_names,
+                np.split(points, ends) if objects else (),
+                centroids,
+                strict=True,
+            )
         )
     ]
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of trackers: where remembered points are in a new image, and how many pixels two sets of masks share."""
+"""Kernels of trackers: where remembered points are in a new image."""
 
 from __future__ import annotations
 
@@ -81,26 +81,3 @@ def covers(spans, first, last, x, y):  # type: ignore[no-untyped-def]
             return True
         low += 1
     return False
-
-
-@njit(cache=True, nogil=True)
-def shared_pixels(spans_a, offsets_a, rois_a, spans_b, offsets_b, rois_b):  # type: ignore[no-untyped-def]
-    """Pixels that mask i of a and mask j of b share, (A, B)."""
-    out = np.zeros((len(offsets_a) - 1, len(offsets_b) - 1), np.int64)
-    for i in range(len(offsets_a) - 1):
-        for j in range(len(offsets_b) - 1):
-            a, b = rois_a[i], rois_b[j]
-            if a[0] >= b[0] + b[2] or b[0] >= a[0] + a[2] or a[1] >= b[1] + b[3] or b[1] >= a[1] + a[3]:
-                continue
-            p, q = offsets_a[i], offsets_b[j]
-            while p < offsets_a[i + 1] and q < offsets_b[j + 1]:
-                if spans_a[p, 0] == spans_b[q, 0]:
-                    out[i, j] += max(0, min(spans_a[p, 2], spans_b[q, 2]) - max(spans_a[p, 1], spans_b[q, 1]))
-                a_first = spans_a[p, 0] < spans_b[q, 0] or (
-                    spans_a[p, 0] == spans_b[q, 0] and spans_a[p, 2] <= spans_b[q, 2]
-                )
-                if a_first:
-                    p += 1
-                else:
-                    q += 1
-    return out
