@@ -64,6 +64,10 @@ class TensorRTConfig:
     )
     reference: str = option("", ".npz file with inputs by name to compare on; empty = a pattern")
     cache: str = option("", "folder of the engines; empty = ~/.cache/seg_perception/tensorrt")
+    on_engine_missing: str = option(
+        "build", "the node meanwhile: build = drops frames, fallback = runs onnxruntime; fail = refuses to start",
+        choices=("build", "fallback", "fail"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,11 @@ class TensorRT:
                 logger.warning("the kept engine of %s does not start (%s): building it anew", self._name, self._why)
                 store.forget(key)
             why = store.why_not(key)
+            if config.on_engine_missing == "fail":
+                raise ConfigError(
+                    f"there is no engine of {self._name} for {self._machine.gpu} with {title(trt)}"
+                    f"{': ' + why if why else ''}; on_engine_missing is fail: `seg-perception models build` makes one"
+                )
             text = f"building the engine of {self._name} for {self._machine.gpu} with {title(trt)}"
             logger.info("%s%s", text, f", since {why}" if why else "")
             tell(Progress(f"{text}{', since ' + why if why else ''}", 0.0))

@@ -101,13 +101,18 @@ class Diagnostics:
         if perception is not None and perception.ready is None:
             seconds = time.monotonic() - perception.began
             return WARN, f"warming up ({seconds:.0f} s): {model_name(self._node.engine.pipeline)}", {}
-        level = ERROR if status.state == status.FAILED else WARN if status.state == status.FALLBACK else OK
+        level = ERROR if status.state == status.FAILED else OK
+        level = WARN if status.state in (status.FALLBACK, status.BUILDING) else level
         names = {
             getattr(type(status), n): n
             for n in ("UNLOADED", "LOADING", "BUILDING", "WARMING_UP", "READY", "FALLBACK", "FAILED")
         }
         text = f"{names[status.state]} {status.model}".strip()
-        return level, f"{text}: {status.message}" if status.message else text, {"classes": len(status.class_names)}
+        return level, f"{text}: {status.message}" if status.message else text, {
+            "classes": len(status.class_names),
+            "progress": f"{status.progress:.2f}",
+            "eta [s]": f"{status.eta:.0f}",
+        }
 
     def _of_input(self, one: Input, waiting: bool, heard: float) -> tuple[bytes, str, dict[str, Any]]:
         silence = one.silence

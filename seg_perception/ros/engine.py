@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._loaded: Loaded | None = None
+        self.absence = ""  # why there is no pipeline although one is wanted
         self._last_id = 0
         self._segmenting = threading.Lock()
         self._completing = threading.Lock()
@@ -42,13 +43,9 @@ class Engine:
         """The one that takes the next frame."""
         return self._loaded.pipeline if self._loaded is not None else None
 
-    def load(self, config: Config) -> None:
-        """Builds everything anew. Raises ConfigError, PluginError or what a plugin's constructor raises."""
-        self._loaded = Loaded(Pipeline.from_config(config))
-
     def unload(self) -> None:
         """Frees the model."""
-        self._loaded = None
+        self._loaded, self.absence = None, ""
 
     def warm_up(self) -> Pipeline | None:
         """Lets the first frame not pay for compilation; the pipeline, None if there was nothing to do."""
@@ -88,8 +85,8 @@ class Engine:
         old = self.pipeline
         if old is None:
             raise RuntimeError("no model is loaded")
-        segmenter = _adapted(old.segmenter, old.config.segmenter, config.segmenter, "segmenter")
-        tracker = _adapted(old.tracker, old.config.tracker, config.tracker, "tracker")
+        segmenter = adapted(old.segmenter, old.config.segmenter, config.segmenter, "segmenter")
+        tracker = adapted(old.tracker, old.config.tracker, config.tracker, "tracker")
         planners = old.planners
         if config.grasping.planners != old.config.grasping.planners:
             planners = tuple(planner.create() for planner in config.grasping.planners)
@@ -98,8 +95,8 @@ class Engine:
     def use(self, pipeline: Pipeline, warm: bool = True) -> None:
         """`pipeline` takes the next frame; the one under way is finished by the old one."""
         old = self._loaded
-        same_tracks = old is not None and pipeline.tracker is old.pipeline.tracker
-        self._loaded = Loaded(pipeline, old.first_id if same_tracks else None, warm)
+        # Its tracker is the old one, or the old one's tracks under other options: it counts on where the old one was.
+        self._loaded = Loaded(pipeline, old.first_id if old is not None else None, warm)
 
     def reset(self) -> None:
         """Forgets everything remembered from earlier frames. Waits for the frames under way."""
@@ -127,10 +124,11 @@ def model_name(pipeline: Pipeline | None) -> str:
 
 def class_names(pipeline: Pipeline | None) -> Sequence[str]:
     """Names by class id; empty = class-agnostic."""
-    return tuple(getattr(pipeline.segmenter, "class_names", ())) if pipeline is not None else ()
+    return pipeline.class_names if pipeline is not None else ()
 
 
-def _adapted(stage: Any, old: Selected, new: Selected, section: str) -> Any:
+def adapted(stage: Any, old: Selected, new: Selected, section: str) -> Any:
+    """The stage with other live options. Raises ConfigError when it cannot."""
     if old.config == new.config:
         return stage
     if not hasattr(stage, "with_config"):

@@ -23,6 +23,7 @@ from seg_perception.pipeline import Pipeline
 from seg_perception.ros.diagnostics import Diagnostics
 from seg_perception.ros.engine import Engine, class_names, model_name
 from seg_perception.ros.inputs import Inputs
+from seg_perception.ros.model_build import ModelBuild
 from seg_perception.ros.model_status import ModelStatusTopic
 from seg_perception.ros.model_swap import ModelSwap
 from seg_perception.ros.outputs import Outputs
@@ -36,6 +37,7 @@ FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
 LAST_FRAME = 3.0  # s that deactivate waits for the plugins to finish their frame
 LAST_KERNEL = 0.5  # s that it waits for the warm-up
 SAY_WARMING_UP = 2.0  # s of warming up after which the log says so
+RUNNING = (ModelStatus.READY, ModelStatus.FALLBACK)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -52,12 +54,15 @@ class SegPerceptionNode(LifecycleNode):
         self.engine = Engine()
         self.inputs: Inputs | None = None
         self.perception: Perception | None = None
-        self._outputs: Outputs | None = None
+        self.outputs: Outputs | None = None
         self._enabled = True
         self._said = ""  # the last line about warming up
         self.reports = Reports(lambda line: self.get_logger().warning(line))
         self.transforms = Transforms(self)
-        self.parameters = Parameters(self, lambda: self.engine.pipeline is not None, self._apply)
+        self.model_build = ModelBuild(self)
+        self.parameters = Parameters(
+            self, lambda: self.engine.pipeline is not None or self.model_build.running, self._apply
+        )
         self.model_status = ModelStatusTopic(self)
         self.services_of_node = Services(self)
         self._model_swap = ModelSwap(self, self.services_of_node.calls)
@@ -112,11 +117,12 @@ class SegPerceptionNode(LifecycleNode):
         """Another segmenter takes the next frame, and the parameters say so; False if `old` is not in use any more."""
         if self.engine.pipeline is not old:
             return False
+        self.model_build.cancel(0.0)  # nobody waits for that one any more
         self.engine.use(new)
         self.parameters.adopt(new.config, "segmenter")
         if self.perception is not None:
             self.perception.config = self.parameters.config
-            self._say_ready()
+            self.say_ready()
         return True
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
@@ -165,20 +171,21 @@ class SegPerceptionNode(LifecycleNode):
     def _configure(self) -> None:
         self.model_status.say(ModelStatus.LOADING)
         config = self.parameters.load()
-        self.engine.load(config)
-        self._outputs = Outputs(self)
+        self.model_build.load(config)
+        self.outputs = Outputs(self)
         self._listen_to_transforms(config)
-        self.model_status.say(ModelStatus.WARMING_UP, self.engine.pipeline, "warms up when activated")
+        if not self.model_build.running:
+            self.model_status.say(ModelStatus.WARMING_UP, self.engine.pipeline, "warms up when activated")
 
     def _activate(self, state: LifecycleState) -> None:
         super().on_activate(state)
         config = self.parameters.config
         self._said = ""
         self.perception = Perception(
-            self, config, self.engine, self.transforms, self._outputs, self.reports, self._say_ready
+            self, config, self.engine, self.transforms, self.outputs, self.reports, self.say_ready
         )
         self.inputs = Inputs(self, config, self.perception.feed)
-        self._outputs.activate()
+        self.outputs.activate()
         self.update_inputs()
 
     def _deactivate(self, state: LifecycleState) -> None:
@@ -198,23 +205,27 @@ class SegPerceptionNode(LifecycleNode):
         super().on_deactivate(state)
 
     def _cleanup(self) -> None:
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
+        if self.outputs is not None:
+            self.outputs.destroy()
+            self.outputs = None
+        if not self.model_build.cancel():
+            self.left_behind = True
         self.engine.unload()
         self.model_status.say(ModelStatus.UNLOADED)
 
-    def _say_ready(self) -> None:
-        self.model_status.say(ModelStatus.READY, self.engine.pipeline)
-        if self._outputs is not None:
-            self._outputs.say_labels(self.class_names)
+    def say_ready(self) -> None:
+        """The model is in use, unless an engine is still being built or could not be."""
+        if not self.model_build.say():
+            self.model_status.say(ModelStatus.READY, self.engine.pipeline)
+        if self.outputs is not None:
+            self.outputs.say_labels(self.class_names)
 
     # -- changes while running ---------------------------------------------------------------------------------------
 
     def _apply(self, config: Config) -> None:
         """Live options, from the next frame on. Raises ConfigError if a plugin cannot."""
-        pipeline = self.engine.prepare(config)
-        self.engine.use(pipeline)
+        if self.engine.pipeline is not None:  # else the model that is being built takes them
+            self.engine.use(self.engine.prepare(self.model_build.running_config(config)))
         if self.perception is not None:
             self.perception.config = config
             self.perception.feed.pairer.slop_ns = round(config.sync.slop * 1e9)
@@ -238,7 +249,10 @@ class SegPerceptionNode(LifecycleNode):
         if perception.ready is None:
             if not said and time.monotonic() - perception.began > SAY_WARMING_UP:
                 self._said = "warming up: compiling kernels, only the first time, about a minute"
-        elif not said.startswith("ready") and self.model_status.message.state == ModelStatus.READY:
+        elif not said.startswith("ready") and self.model_status.message.state in (
+            ModelStatus.READY,
+            ModelStatus.FALLBACK,
+        ):
             images = [f"'{i.topic}'" for i in (self.inputs.color, self.inputs.depth) if i is not None]
             listening = "listening to" if self.inputs.opened is not None else "on request, from"
             self._said = f"ready: {model_name(self.engine.pipeline)}, {listening} {' and '.join(images)}"

@@ -14,12 +14,14 @@ from typing import Any
 import yaml
 from rclpy.callback_groups import ReentrantCallbackGroup
 
+from seg_perception.backends.progress import Progress, watching
 from seg_perception.config import Config, ConfigError, merge, to_mapping
 from seg_perception.files import shipped
 from seg_perception.msg import ModelStatus
 from seg_perception.pipeline import Pipeline
 from seg_perception.ros.calls import BusyError, Calls
 from seg_perception.ros.engine import model_name
+from seg_perception.ros.model_build import SAY_EVERY
 from seg_perception.srv import SetModel
 from seg_perception.tracking import NoTracker
 
@@ -48,7 +50,8 @@ class ModelSwap:
         kind = SetModel.Response
         node = self._node
         if node.engine.pipeline is None:
-            return self._say(response, kind.INVALID, f"the node is {node.state_label}: there is no model to exchange")
+            why = node.engine.absence or f"the node is {node.state_label}"
+            return self._say(response, kind.INVALID, f"there is no model to exchange: {why}")
         if not self._busy.acquire(blocking=False):
             return self._say(response, kind.BUSY, "another model is being loaded")
         try:
@@ -88,18 +91,31 @@ class ModelSwap:
             return kind.INVALID, "the node was cleaned up meanwhile"
         status = node.model_status
         status.say(ModelStatus.LOADING, old, f"loading {config.segmenter.plugin} beside the running model")
+        said = 0.0
+
+        def building(progress: Progress) -> bool:
+            """Says how far it is; False once the node was cleaned up."""
+            nonlocal said
+            if time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                status.say(ModelStatus.BUILDING, old, f"beside the running model: {progress.text}", progress)
+            return node.engine.pipeline is not None and not node.finished.is_set()
+
         try:
-            fresh = Pipeline(config.segmenter.create(), old.tracker, old.planners, config)
+            with watching(building):
+                segmenter = config.segmenter.create()
+            fresh = Pipeline(segmenter, old.tracker, old.planners, config)
             status.say(ModelStatus.WARMING_UP, old, f"warming up {model_name(fresh)}")
             own_tracks = NoTracker(NoTracker.Config())  # warming up resets the tracker: not the running one
             Pipeline(fresh.segmenter, own_tracks, fresh.planners, config).warm_up()
         except Exception as error:  # noqa: BLE001 - plugins raise what they like; the old model goes on
             text = node.report(error, "set_model")
-            status.say(ModelStatus.READY, old, f"the old model goes on: {text}")
+            if not node.model_build.say():
+                status.say(ModelStatus.READY, old, f"the old model goes on: {text}")
             return kind.INVALID, text
         name = model_name(fresh)
         if dry_run:
-            status.say(ModelStatus.READY, old)
+            node.say_ready()
             return kind.OK, f"{name} loads and runs; not taken (dry run)"
         taken = self._in_executor(lambda: node.take_segmenter(old, fresh))
         return (kind.OK, f"{name} is running") if taken else (kind.INVALID, "the configuration changed meanwhile")

@@ -34,7 +34,10 @@ def execute(options: argparse.Namespace) -> int:
     chosen = select("backends", section, options.runtime)
     start = time.monotonic()
     with told():
-        backend = replace(chosen, config=replace(chosen.config, model=str(options.file.absolute()))).create()
+        changes = {"model": str(options.file.absolute())}
+        if hasattr(chosen.config, "on_engine_missing"):
+            changes["on_engine_missing"] = "build"
+        backend = replace(chosen, config=replace(chosen.config, **changes)).create()
     seconds = time.monotonic() - start
     folder = getattr(chosen.config, "cache", "")
     folder = folder if isinstance(folder, str) and folder else str(cache_folder(options.runtime))
