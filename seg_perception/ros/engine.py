@@ -13,6 +13,7 @@ from seg_perception.config import Config, ConfigError
 from seg_perception.options import Selected
 from seg_perception.pipeline import Pipeline
 from seg_perception.scene import Frame, Instances, Scene
+from seg_perception.segmenters.prompting import Prompts, PromptTaker
 
 
 @dataclass(eq=False)
@@ -57,13 +58,21 @@ class Engine:
             loaded.warm = True
             return loaded.pipeline
 
-    def segment(self, frame: Frame) -> tuple[Loaded, Instances]:
-        """The frame's instances, and what must complete them."""
+    def segment(self, frame: Frame, prompts: Prompts) -> tuple[Loaded, Instances]:
+        """The frame's instances, of what `prompts` say where the segmenter takes them, and what must complete them."""
         with self._segmenting:
             loaded = self._loaded
             if loaded is None:
                 raise RuntimeError("no model is loaded")
+            if isinstance(loaded.pipeline.segmenter, PromptTaker):
+                loaded.pipeline.segmenter.look_for(prompts)
             return loaded, loaded.pipeline.segment(frame)
+
+    def look_for(self, prompts: Prompts) -> None:
+        """Tells the segmenter at once, so that its class names are those of the prompts."""
+        with self._segmenting:
+            if self._loaded is not None and isinstance(self._loaded.pipeline.segmenter, PromptTaker):
+                self._loaded.pipeline.segmenter.look_for(prompts)
 
     def complete(self, loaded: Loaded, frame: Frame, instances: Instances, grasps: bool, budget: float) -> Scene:
         """3D, identities and grasps of what `segment` found."""
@@ -107,6 +116,9 @@ class Engine:
 
     def reset_tracks(self) -> None:
         """Forgets the tracks; the next objects are new. Waits for the frame under way."""
+        with self._segmenting:
+            if self._loaded is not None and hasattr(self._loaded.pipeline.segmenter, "reset_tracks"):
+                self._loaded.pipeline.segmenter.reset_tracks()
         with self._completing:
             if self._loaded is not None and hasattr(self._loaded.pipeline.tracker, "reset"):
                 self._loaded.pipeline.tracker.reset()

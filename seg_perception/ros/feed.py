@@ -34,6 +34,7 @@ class Wanted:
     claimed: int = 0
     alone_claimed: bool = False
     depths: list[NDArray[np.float32]] = field(default_factory=list)
+    prompts: Any = None  # what it looks for by itself: its pairs answer nobody else
     result: Any = None
     fallback: Any = None
     error: str = ""  # how the last frame for this call was lost
@@ -75,6 +76,7 @@ class Feed:
         self.pairer = Pairer(slop, GRACE, depth_expected)
         self.streaming = False  # take pairs that no call waits for
         self._ready = threading.Condition()
+        self._taken: Pair | None = None  # the last one
         self._newest: Pair | None = None
         self._claimed: deque[Pair] = deque()
         self._wanted: list[Wanted] = []
@@ -136,10 +138,17 @@ class Feed:
             if pair.depth is None and self.pairer.depth_expected:
                 if not wanted.alone_claimed:
                     wanted.alone_claimed = True
-                    pair.wanted.append(wanted)
+                    self._give(pair, wanted)
             elif wanted.claimed < wanted.frames:
                 wanted.claimed += 1
-                pair.wanted.append(wanted)
+                self._give(pair, wanted)
+
+    def _give(self, pair: Pair, wanted: Wanted) -> None:
+        """A call with prompts of its own gets the pair for itself, since its result is not that of others."""
+        if wanted.prompts is None:
+            pair.wanted.append(wanted)
+        else:
+            self._claimed.append(Pair(pair.color, pair.depth, [wanted]))
 
     # -- the calls' side ---------------------------------------------------------------------------------------------
 
@@ -148,7 +157,7 @@ class Feed:
         with self._ready:
             self._wanted.append(wanted)
             self.pairer.grace = min([GRACE, *(w.timeout / 2 for w in self._wanted)])
-            for pair in self._claimed:
+            for pair in [p for p in self._claimed if not any(w.prompts is not None for w in p.wanted)]:
                 self._claim(pair)
             if self._newest is not None:
                 self._claim(self._newest)
@@ -156,6 +165,18 @@ class Feed:
                     self._claimed.append(self._newest)
                     self._newest = None
             self._ready.notify_all()
+
+    def again(self, wanted: Wanted) -> bool:
+        """The last pair once more, for `wanted`; False where there is none."""
+        with self._ready:
+            last = self._taken
+            if last is None:
+                return False
+            self._wanted.append(wanted)
+            wanted.claimed = wanted.frames
+            self._claimed.append(Pair(last.color, last.depth, [wanted]))
+            self._ready.notify_all()
+            return True
 
     def unwant(self, wanted: Wanted) -> None:
         """The call ended, with or without a result."""
@@ -195,6 +216,7 @@ class Feed:
                 info_due = self._info_due(now)
                 if info_due is None and (pair := self._next()) is not None:
                     waited = now - pair.color.arrived
+                    self._taken = pair
                     return Shot(pair, self._color_info, self._depth_info, self._ignore, waited)
                 times = [t for t in (look_again, info_due) if t is not None]
                 self._ready.wait(max(0.0, min(times) - now) if times else None)
@@ -223,7 +245,7 @@ class Feed:
                 for wanted in pair.wanted:
                     wanted.lose(pair, "the clock jumped back")
             self._claimed.clear()
-            self._newest = None
+            self._newest = self._taken = None
             self._ignore = None
 
     def close(self) -> None:

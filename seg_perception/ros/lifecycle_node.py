@@ -182,7 +182,14 @@ class SegPerceptionNode(LifecycleNode):
         config = self.parameters.config
         self._said = ""
         self.perception = Perception(
-            self, config, self.engine, self.transforms, self.outputs, self.reports, self.say_ready
+            self,
+            config,
+            self.engine,
+            self.transforms,
+            self.outputs,
+            self.reports,
+            self.say_ready,
+            self.services_of_node.prompts.at,
         )
         self.inputs = Inputs(self, config, self.perception.feed)
         self.outputs.activate()
@@ -211,6 +218,7 @@ class SegPerceptionNode(LifecycleNode):
         if not self.model_build.cancel():
             self.left_behind = True
         self.engine.unload()
+        self.services_of_node.prompts.forget()
         self.model_status.say(ModelStatus.UNLOADED)
 
     def say_ready(self) -> None:

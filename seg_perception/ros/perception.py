@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from seg_perception.ros.sync import JUMP
 from seg_perception.ros.transforms import LATEST, TransformError, Transforms
 from seg_perception.ros.workers import Segmented, Workers
 from seg_perception.scene import Frame, Scene, Status
+from seg_perception.segmenters.prompting import Prompts
 
 KNOWN_IDS = 1000  # ids whose age is kept
 
@@ -45,6 +47,7 @@ class Perception:
         outputs: Outputs,
         reports: Reports,
         warmed_up: Callable[[], None],
+        prompts_at: Callable[[Frame, Any], Prompts],
     ) -> None:
         self.config = config
         self.feed = Feed(config.sync.slop, depth_expected=bool(config.topics.depth))
@@ -57,6 +60,8 @@ class Perception:
         self._outputs = outputs
         self._reports = reports
         self._warmed_up = warmed_up
+        self._prompts_at = prompts_at
+        self.last_frame: Frame | None = None  # the last that was segmented: clicks mean this one
         self._frames = Frames(config, reports, transforms)
         self._budget = BudgetWatch(reports)
         self._closed = False
@@ -111,11 +116,12 @@ class Perception:
         start = time.perf_counter()
         frame = self._frames.build(shot, self.config)
         frame, calls, frames = self._gather(shot, frame)
-        if not calls and not self.feed.streaming:
+        own = shot.pair.wanted[0].prompts if shot.pair.wanted else None
+        if not calls and (own is not None or not self.feed.streaming):
             return None  # only gathered for a call that wants more frames
         frame = self._with_gravity(frame, timeout=0.0)
         self._reports.stage("decode", time.perf_counter() - start)
-        loaded, instances = self._engine.segment(frame)
+        loaded, instances = self._engine.segment(frame, self._prompts_at(frame, own))
         return Segmented(shot, frame, loaded, instances, calls, frames)
 
     def _gather(self, shot: Shot, frame: Frame) -> tuple[Frame, tuple, int]:
@@ -165,8 +171,9 @@ class Perception:
                 frames=segmented.frames,
             )
             start = time.perf_counter()
-            self._outputs.publish(result, config)
-            self.history.add(result)
+            if not (self.feed.streaming and any(call.prompts is not None for call in segmented.calls)):
+                self._outputs.publish(result, config)  # what a call alone looked for is not the stream's
+                self.history.add(result)
         self._reports.done({**scene.timings, "publish": time.perf_counter() - start, "wait": shot.waited})
         for call in segmented.calls:
             call.deliver(result, has_depth=depth is not None or not self.feed.pairer.depth_expected)

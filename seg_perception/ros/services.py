@@ -21,6 +21,7 @@ from seg_perception.ros.feed import MAX_FRAMES, Wanted
 from seg_perception.ros.grasp_requests import BadRequestError
 from seg_perception.ros.outputs import Messages
 from seg_perception.ros.perception import Perception
+from seg_perception.ros.prompts import LivePrompts
 from seg_perception.ros.results import Result
 from seg_perception.ros.selection import Selection, listed, only_points_of
 from seg_perception.ros.transforms import TransformError
@@ -37,6 +38,7 @@ class Services:
     def __init__(self, node: Any) -> None:
         self._node = node
         self.calls = Calls(node)
+        self.prompts = LivePrompts(node, self.calls)
         group = ReentrantCallbackGroup()
         for kind, name, handler in (
             (SegmentOnce, "segment_once", self._on_segment_once),
@@ -53,11 +55,10 @@ class Services:
         if perception is None:
             return _say(response, SegmentOnce.Response.NOT_ACTIVE, self._not_active())
         try:
-            selection = Selection.of(request, self._node.class_names)
+            own = self.prompts.of_call(request)
+            selection = Selection.of(request, (own and own.texts) or self._node.class_names)
             wanted = self._wanted(request, max(1, request.frames))
-            if request.prompt:
-                segmenter = perception.config.segmenter.plugin
-                raise BadRequestError(f"prompt: segmenter '{segmenter}' takes no prompt in a call")
+            wanted.prompts = own
         except BadRequestError as error:
             return _say(response, SegmentOnce.Response.BAD_REQUEST, str(error))
         try:

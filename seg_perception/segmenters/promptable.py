@@ -156,6 +156,8 @@ class Promptable:
 
     def segment(self, frame: Frame) -> Instances:
         config, prompts = self._config, self._prompts
+        if prompts.nothing:
+            return Instances.empty(frame.height, frame.width)
         if prompts.objects:
             asked = prompts.fitted(frame.width, frame.height).objects
             instances = self._ask_for(frame, *self._pointed_at(frame, asked))
