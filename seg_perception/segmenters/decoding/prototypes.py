@@ -56,6 +56,17 @@ def decode_masks(
     return Masks(letterbox.height, letterbox.width, spans, offsets)
 
 
+def cropped_probabilities(
+    prototypes: NDArray[np.float32], coefficients: NDArray[np.float32], boxes: NDArray[np.float32], margin: float
+) -> NDArray[np.float32]:
+    """(N, h, w) the sigmoid of `prototypes @ coefficients`, 0 outside each box.
+
+    `prototypes` (h, w, K), `coefficients` (N, K), `boxes` (N, 4) in shares of the map, grown by `margin` cells; a
+    column x is inside when `x_min <= x < x_max` (YOLACT's `crop`).
+    """
+    return _cropped(prototypes, np.ascontiguousarray(coefficients, np.float32), boxes, np.float32(margin))
+
+
 def whole_cell(letterbox: Letterbox, stride: int) -> int:
     """The largest cell (network px, a divisor of `stride`) of which image and padding are whole multiples.
 
@@ -131,3 +142,26 @@ def _logits(prototypes, coefficients, enlarge, top, bottom, left, right):  # typ
             lower = coarse[below, q - q0] * (np.float32(1) - wx) + coarse[below, after] * wx
             fine[y - top, x - left] = upper * (np.float32(1) - wy) + lower * wy
     return fine
+
+
+@njit(cache=True, nogil=True)
+def _cropped(prototypes, coefficients, boxes, margin):  # type: ignore[no-untyped-def]
+    height, width, channels = prototypes.shape
+    out = np.zeros((len(boxes), height, width), np.float32)
+    for i in range(len(boxes)):
+        x0, x1 = _cells(boxes[i, 0] * np.float32(width), boxes[i, 2] * np.float32(width), margin, width)
+        y0, y1 = _cells(boxes[i, 1] * np.float32(height), boxes[i, 3] * np.float32(height), margin, height)
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                logit = np.float32(0)
+                for k in range(channels):
+                    logit += coefficients[i, k] * prototypes[y, x, k]
+                out[i, y, x] = 1 / (1 + np.exp(-logit))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _cells(a, b, margin, limit):  # type: ignore[no-untyped-def]
+    """The whole cells between a and b, in either order, and `margin` beyond."""
+    low, high = max(min(a, b) - margin, np.float32(0)), min(max(a, b) + margin, np.float32(limit))
+    return math.ceil(low), max(math.ceil(high), 0)
