@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
+from seg_perception.config import load_config
 from seg_perception.geometry import matrix_from_quaternion, transform
 from seg_perception.masks import Masks
 from seg_perception.ros.markers import Markers
@@ -473,8 +474,13 @@ def test_markers_appear_move_and_go() -> None:
     assert label.pose.position.z > msg.objects[0].box_pose.position.z + 0.05  # above the box
     assert_allclose(xyz(label.pose.position)[:2], xyz(box.pose.position)[:2], atol=1e-12)
     assert gripper.pose == msg.objects[0].grasps[0].pose
-    tips = np.array([xyz(p) for p in gripper.points])
-    assert_allclose((tips[:, 1].min(), tips[:, 1].max(), tips[:, 2].max()), (-0.0275, 0.0275, 0.0), atol=1e-7)
+    assert (gripper.type, len(gripper.points)) == (Marker.TRIANGLE_LIST, 3 * 36)
+    corners = np.array([xyz(p) for p in gripper.points])
+    fingers = corners[corners[:, 2] > 0.0]  # of a Robotiq 2F-85, opened by 55 mm
+    assert_allclose(np.unique(fingers[:, 1]), [-0.0415, -0.0275, 0.0275, 0.0415], atol=1e-9)
+    assert_allclose(np.unique(fingers[:, 0]), [-0.011, 0.011], atol=1e-9)
+    assert_allclose(fingers[:, 2], 0.008, atol=1e-9)
+    assert_allclose(corners.min(axis=0), [-0.0375, -0.075, 0.008 - 0.055 - 0.095], atol=1e-9)  # the palm
 
     again = markers.update(msg).markers
     assert not [m for m in again if m.action != Marker.ADD]
@@ -488,18 +494,27 @@ def test_markers_appear_move_and_go() -> None:
     assert [m.action for m in markers.update(msg).markers] == [Marker.DELETEALL, *[Marker.ADD] * 3]
 
 
-def test_markers_of_a_cup_and_colors_by_class() -> None:
+def test_colors_by_class() -> None:
     msg = make_message()
-    grasp = msg.objects[0].grasps[0]
-    grasp.kind, grasp.width = grasp.SUCTION, 0.0
     msg.objects[0].class_id = msg.objects[1].class_id = 2
     boxes = [m for m in Markers(by_class=True).update(msg).markers if m.ns == "boxes"]
     assert boxes[0].color == boxes[1].color
     by_id = [m for m in Markers().update(msg).markers if m.ns == "boxes"]
     assert by_id[0].color != by_id[1].color
-    gripper = next(m for m in Markers().update(msg).markers if m.ns == "grippers" and m.id == 7)
-    radii = np.hypot(*np.array([xyz(p) for p in gripper.points])[:, :2].T)
-    assert 0.005 < radii.max() < 0.03  # a ring around the contact
+
+
+@pytest.mark.parametrize(("name", "lip"), [("suction_20", 0.010), ("mine", 0.025), ("nobody_knows", 0.012)])
+def test_the_gripper_shown_is_the_one_that_was_planned_for(name: str, lip: float) -> None:
+    msg = make_message()
+    grasp = msg.objects[0].grasps[0]
+    grasp.kind, grasp.width, grasp.gripper = grasp.SUCTION, 0.0, name
+    mine = {"kind": "suction", "name": "mine", "cup_radius": 0.025, "cup_length": 0.02, "body_radius": 0.01}
+    planners = load_config({"grasping": {"planners": ["suction"], "suction": {"gripper": mine}}}).grasping.planners
+    marker = next(m for m in Markers().update(msg, planners).markers if m.ns == "grippers" and m.id == 7)
+    corners = np.array([xyz(p) for p in marker.points])
+    at_contact = corners[np.abs(corners[:, 2]) < 1e-9]
+    assert_allclose(np.hypot(*at_contact[:, :2].T).max(), lip, atol=1e-9)
+    assert corners[:, 2].max() < 1e-9
 
 
 # -- the documentation's consumer -----------------------------------------------------------------------------------

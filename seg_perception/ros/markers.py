@@ -4,22 +4,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from geometry_msgs.msg import Point
-from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from seg_perception.draw import label_colors
+from seg_perception.grasping.gripper import Gripper, SuctionCup, load_gripper, shipped_grippers
+from seg_perception.grasping.gripper_shape import gripper_triangles
 from seg_perception.msg import Grasp, SegmentedObject, SegmentedObjectArray
+from seg_perception.options import Selected
 
 BOXES, LABELS, GRIPPERS = "boxes", "labels", "grippers"
 BOX_ALPHA = 0.35
 TEXT_HEIGHT = 0.025  # m
-LINE_WIDTH = 0.006  # m
-FINGER = 0.05  # m, drawn length of a finger
-STEM = 0.06  # m, drawn length of what holds palm or cup
-CUP_RADIUS = 0.012  # m
+SOME_JAWS = Gripper("unknown", 0.1, 0.01, 0.005, 0.05, 0.0, (0.02, 0.1, 0.02))  # for a planner that names no gripper
+SOME_CUP = SuctionCup("unknown", 0.012, 0.02, 0.01)
 
 
 class Markers:
@@ -28,13 +30,20 @@ class Markers:
     def __init__(self, by_class: bool = False) -> None:
         self._by_class = by_class
         self._shown: set[tuple[str, int]] | None = None
+        self._planners: Sequence[Selected] = ()
+        self._grippers: dict[str, Gripper | SuctionCup] = {}
 
     def reset(self) -> None:
         """The next update begins by deleting everything, also what an earlier node left."""
         self._shown = None
 
-    def update(self, msg: SegmentedObjectArray) -> MarkerArray:
-        """Markers that turn what is shown into the objects of `msg`. id = object id, ns = kind."""
+    def update(self, msg: SegmentedObjectArray, planners: Sequence[Selected] = ()) -> MarkerArray:
+        """Markers that turn what is shown into the objects of `msg`. id = object id, ns = kind.
+
+        Grippers look as the `planners` describe them, others as those that ship under their name.
+        """
+        if planners is not self._planners:
+            self._planners, self._grippers = planners, grippers_of(planners)
         header = Header(stamp=msg.header.stamp, frame_id=msg.header.frame_id)
         seen = [obj for obj in msg.objects if obj.status < SegmentedObject.NO_DEPTH_IMAGE]
         colors = label_colors([obj.class_id if self._by_class else obj.id for obj in seen]) / 255.0
@@ -42,7 +51,7 @@ class Markers:
         for obj, color in zip(seen, colors.tolist(), strict=True):
             markers += [_box(header, obj, color), _label(header, obj)]
             if obj.grasps:
-                markers.append(_gripper(header, obj.id, obj.grasps[0], color))
+                markers.append(_gripper(header, obj.id, obj.grasps[0], self._gripper_of(obj.grasps[0]), color))
         shown = {(marker.ns, marker.id) for marker in markers}
         if self._shown is None:
             gone = [Marker(header=header, action=Marker.DELETEALL)]
@@ -50,6 +59,20 @@ class Markers:
             gone = [Marker(header=header, ns=ns, id=i, action=Marker.DELETE) for ns, i in sorted(self._shown - shown)]
         self._shown = shown
         return MarkerArray(markers=gone + markers)
+
+    def _gripper_of(self, grasp: Grasp) -> Gripper | SuctionCup:
+        name = grasp.gripper
+        if name not in self._grippers:
+            some = SOME_CUP if grasp.kind == Grasp.SUCTION else SOME_JAWS
+            self._grippers[name] = load_gripper(name) if name in shipped_grippers() else some
+        return self._grippers[name]
+
+
+def grippers_of(planners: Sequence[Selected]) -> dict[str, Gripper | SuctionCup]:
+    """What those planners plan for, by name."""
+    sources = [getattr(planner.config, "gripper", None) for planner in planners]
+    grippers = [load_gripper(source) for source in sources if source is not None]
+    return {gripper.name: gripper for gripper in grippers}
 
 
 def marker_id(object_id: int) -> int:
@@ -79,35 +102,13 @@ def _label(header: Header, obj: SegmentedObject) -> Marker:
     return marker
 
 
-def _gripper(header: Header, object_id: int, grasp: Grasp, color: list[float]) -> Marker:
-    marker = Marker(header=header, ns=GRIPPERS, id=marker_id(object_id), type=Marker.LINE_LIST, pose=grasp.pose)
-    lines = _cup_lines() if grasp.kind == Grasp.SUCTION else _jaw_lines(grasp.width)
-    marker.points = [Point(x=x, y=y, z=z) for x, y, z in lines.reshape(-1, 3).tolist()]
-    marker.scale.x = LINE_WIDTH
+def _gripper(header: Header, object_id: int, grasp: Grasp, gripper: Gripper | SuctionCup, color: list[float]) -> Marker:
+    marker = Marker(header=header, ns=GRIPPERS, id=marker_id(object_id), type=Marker.TRIANGLE_LIST, pose=grasp.pose)
+    corners = gripper_triangles(gripper, grasp.width).reshape(-1, 3)
+    marker.points = [Point(x=x, y=y, z=z) for x, y, z in corners.tolist()]
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
     marker.color = _color(color, 1.0)
     return marker
-
-
-def _jaw_lines(width: float) -> NDArray[np.float64]:
-    """Two fingers, a palm and a stem, (4, 2, 3) m in the grasp frame: fingertips at z = 0, closing along y."""
-    half = width / 2
-    return np.array(
-        [
-            [[0, -half, 0], [0, -half, -FINGER]],
-            [[0, half, 0], [0, half, -FINGER]],
-            [[0, -half, -FINGER], [0, half, -FINGER]],
-            [[0, 0, -FINGER], [0, 0, -FINGER - STEM]],
-        ],
-        np.float64,
-    )
-
-
-def _cup_lines() -> NDArray[np.float64]:
-    """A ring and a stem, (L, 2, 3) m in the grasp frame: the contact is at z = 0."""
-    turn = np.linspace(0, 2 * np.pi, 9)
-    ring = np.stack([CUP_RADIUS * np.cos(turn), CUP_RADIUS * np.sin(turn), np.zeros(9)], axis=1)
-    stem = np.array([[[0, 0, 0], [0, 0, -FINGER - STEM]]], np.float64)
-    return np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1), stem])
 
 
 def _color(rgb: list[float], alpha: float) -> ColorRGBA:

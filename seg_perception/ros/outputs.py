@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,8 @@ from visualization_msgs.msg import MarkerArray
 
 from seg_perception import draw
 from seg_perception.config import Config
-from seg_perception.msg import SegmentedObjectArray
+from seg_perception.msg import SegmentedObjectArray, StageTimings
+from seg_perception.pipeline import Stopwatch
 from seg_perception.ros.conversions import set_array, stamp_from_ns
 from seg_perception.ros.markers import Markers
 from seg_perception.ros.messages import (
@@ -37,6 +39,7 @@ from seg_perception.ros.messages import (
 from seg_perception.ros.results import Result
 
 JPEG_QUALITY = 85
+STAGES = tuple("pair decode segment handover transform support fuse track grasp messages publish".split())
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all reliable and volatile
@@ -49,6 +52,7 @@ TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all r
     "markers": (MarkerArray, 1),
     "overlay": (Image, 1),
     "overlay/compressed": (CompressedImage, 1),
+    "timings": (StageTimings, 5),
 }
 MESSAGES = {  # attribute of Messages -> private topic
     **{name: name for name in ("label_image", "class_image", "points", "scene_points", "grasps", "overlay")},
@@ -73,6 +77,7 @@ class Outputs:
             for name, kind in self._detections.TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(kind, f"~/{name}", QoSProfile(depth=5))
         self._markers = Markers()
+        self.objects_sent = 0.0  # steady s, when the last main message was on its way
 
     def activate(self) -> None:
         """Clears what an earlier life left in viewers."""
@@ -88,19 +93,41 @@ class Outputs:
         """Whether somebody listens to one of these topics."""
         return any(self._publishers[name].get_subscription_count() for name in names if name in self._publishers)
 
-    def publish(self, result: Result, config: Config) -> None:
-        """All that is listened to, the main message first."""
-        build = Messages(result, config)
-        self._publishers["objects"].publish(build.objects)
+    def publish(self, result: Result, config: Config) -> dict[str, float]:
+        """All that is listened to, the main message first; s that went into making messages and into publishing."""
+        clock = Stopwatch()
+        self.objects_sent = time.monotonic()
+        for topic, message in self._wanted(Messages(result, config), config):
+            clock.lap("messages")
+            self._publishers[topic].publish(message)
+            clock.lap("publish")
+            if topic == "objects":
+                self.objects_sent = time.monotonic()
+        return clock.laps
+
+    def _wanted(self, build: Messages, config: Config) -> Iterator[tuple[str, Any]]:
+        """Topics with listeners, and their messages, each made when it is its turn."""
+        if self.wants("objects"):
+            yield "objects", build.objects
         for name, topic in MESSAGES.items():
             if self.wants(topic):
-                self._publishers[topic].publish(getattr(build, name))
+                yield topic, getattr(build, name)
         if self.wants("markers"):
-            self._publishers["markers"].publish(self._markers.update(build.objects))
+            yield "markers", self._markers.update(build.objects, config.grasping.planners)
         if self._detections is not None:
             for name in self._detections.TOPICS:
                 if self.wants(name):
-                    self._publishers[name].publish(getattr(self._detections, name)(build.objects))
+                    yield name, getattr(self._detections, name)(build.objects)
+
+    def publish_timings(self, result: Result, laps: Mapping[str, float], latency: float) -> None:
+        """How long each stage took, to who listens."""
+        if not self.wants("timings"):
+            return
+        stages = [s for s in STAGES if s in laps] + [s for s in laps if s not in STAGES]
+        message = StageTimings(latency=latency, stages=stages, seconds=[laps[stage] for stage in stages])
+        message.header.stamp = stamp_from_ns(result.stamp_ns)
+        message.header.frame_id = result.scene.frame.frame_id
+        self._publishers["timings"].publish(message)
 
     def rehearse(self, result: Result, config: Config) -> None:
         """Makes every message, and sends none."""
@@ -108,7 +135,7 @@ class Outputs:
         for name in MESSAGES:
             getattr(build, name)
         build.objects_with(points=True)
-        Markers().update(build.objects)
+        Markers().update(build.objects, config.grasping.planners)
         if self._detections is not None:
             for name in self._detections.TOPICS:
                 getattr(self._detections, name)(build.objects)
