@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -121,4 +123,10 @@ def require(module: str, extra: str) -> Any:
 def _points(group: str) -> list[EntryPoint]:
     if group not in GROUPS:
         raise PluginError(f"no plugin group '{group}' (known: {', '.join(GROUPS)})")
-    return list(entry_points(group=f"seg_perception.{group}"))
+    return list(_installed(group, tuple(sys.path)))
+
+
+@lru_cache
+def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Read once for a search path: it takes tens of milliseconds, and a configuration asks dozens of times."""
+    return tuple(entry_points(group=f"seg_perception.{group}"))
