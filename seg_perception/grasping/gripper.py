@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from seg_perception.files import shipped
+from seg_perception.grasping.moveit_hand import MoveItHand
 
 FOLDER = "config/grippers"
 
@@ -25,7 +26,8 @@ class Gripper:
 
     `stroke` largest distance between the pads; a finger is `finger_width` (x) by `finger_thickness` (y, outside of the
     pad) and reaches `finger_length` from the palm's face to its tip, which lies `tip_beyond_tcp` below the tool centre
-    point; `palm_size` x, y, z. `friction` of the pads, `max_force` N. Raises ValueError naming a number that cannot be.
+    point; `palm_size` x, y, z. `friction` of the pads, `max_force` N; `moveit` for those who use MoveIt. Raises
+    ValueError naming a number that cannot be.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Gripper:
     palm_size: tuple[float, float, float]
     friction: float = 0.5
     max_force: float = 0.0
+    moveit: MoveItHand | None = None
 
     def __post_init__(self) -> None:
         who = f"gripper '{self.name}'"
@@ -50,6 +53,7 @@ class Gripper:
         object.__setattr__(self, "tip_beyond_tcp", tip)
         object.__setattr__(self, "friction", _number(f"{who}: friction", self.friction, 0.01, 10.0, ""))
         object.__setattr__(self, "max_force", _number(f"{who}: max_force", self.max_force, 0.0, 1e5, " N"))
+        object.__setattr__(self, "moveit", _moveit(who, self.moveit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class SuctionCup:
     body_radius: float
     max_tilt: float = 0.2
     max_force: float = 0.0
+    moveit: MoveItHand | None = None
 
     def __post_init__(self) -> None:
         who = f"gripper '{self.name}'"
@@ -73,6 +78,7 @@ class SuctionCup:
             object.__setattr__(self, key, _number(f"{who}: {key}", getattr(self, key), 1e-4, 1.0))
         object.__setattr__(self, "max_tilt", _number(f"{who}: max_tilt", self.max_tilt, 0.0, math.pi / 2, " rad"))
         object.__setattr__(self, "max_force", _number(f"{who}: max_force", self.max_force, 0.0, 1e5, " N"))
+        object.__setattr__(self, "moveit", _moveit(who, self.moveit))
 
 
 KINDS: dict[str, type[Gripper] | type[SuctionCup]] = {"parallel": Gripper, "suction": SuctionCup}
@@ -92,6 +98,28 @@ def load_cup(source: str | Path | Mapping[str, Any] | Gripper | SuctionCup) -> S
     if not isinstance(gripper, SuctionCup):
         raise ValueError(f"gripper '{gripper.name}': expected a suction cup (kind: suction), got parallel jaws")
     return gripper
+
+
+def load_cups(source: Any) -> tuple[SuctionCup, ...]:
+    """The cups to choose from that `source` names or describes. Raises ValueError when one is something else."""
+    return tuple(load_cup(one) for one in several(source))
+
+
+def load_grippers(source: Any) -> tuple[Gripper | SuctionCup, ...]:
+    """The grippers to choose from that `source` names or describes."""
+    return tuple(load_gripper(one) for one in several(source))
+
+
+def several(source: Any) -> tuple[Any, ...]:
+    """What `source` lists: a list, or names with commas between them; anything else is one gripper. Raises ValueError
+    for an empty list."""
+    if isinstance(source, str):
+        return tuple(name.strip() for name in source.split(","))
+    if not isinstance(source, list | tuple):
+        return (source,)
+    if not source:
+        raise ValueError("gripper: expected a name, a path or a mapping, got an empty list")
+    return tuple(source)
 
 
 def load_gripper(source: str | Path | Mapping[str, Any] | Gripper | SuctionCup) -> Gripper | SuctionCup:
@@ -155,6 +183,13 @@ def _from_mapping(values: Mapping[str, Any], who: str) -> Gripper | SuctionCup:
     if missing:
         raise ValueError(f"{who}: missing {', '.join(missing)}")
     return made(**given)
+
+
+def _moveit(who: str, value: Any) -> MoveItHand | None:
+    try:
+        return None if value is None else MoveItHand.of(value)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from error
 
 
 def _number(what: str, value: Any, low: float, high: float, unit: str = " m") -> float:
