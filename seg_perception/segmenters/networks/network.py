@@ -133,12 +133,16 @@ class NetworkSegmenter(ABC):
             mask = np.zeros((1, *self._size), np.int64)
             mask[:, place.top : place.top + place.scaled_height, place.left : place.left + place.scaled_width] = 1
             feed[PIXEL_MASK] = mask
-        found = self._decode(self._backend(feed), place, frame)
+        found = self._decode(self._outputs(feed), place, frame)
         counts = self._allowed[found.class_ids] & (found.masks.areas > 0)
         counts &= ignored_share(found.masks, frame.ignore) <= self._config.max_ignored
         return found[np.flatnonzero(counts)[: self._config.max_detections]]
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _outputs(self, feed: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        outputs: dict[str, NDArray] = self._backend(feed)
+        return outputs
 
     def _apply(self, config: Any) -> None:
         self._config = config

@@ -10,6 +10,7 @@ Exports of most families carry no metadata, and the same shapes mean different t
     decoding: {grid: 384}                   # the family's own options, where the export differs from the family
     thresholds: {score: 0.5}
     inputs: {task_inputs: tokens.npy}       # constant inputs: numbers, or an .npy file beside the sidecar
+    text: {tokenizer: tokenizer.json}       # what makes inputs of the names and of live prompts, see `text/inputs.py`
     licence: Apache-2.0
     source: https://example.org/where-it-came-from
     sha256: 3f2a...                         # refused if the model file has another one
@@ -50,12 +51,13 @@ class Sidecar:
     decoding: Any = option(None, "options of the family's decoder")
     thresholds: Thresholds = section(Thresholds, "thresholds of the model's author")
     inputs: Any = option(None, "constant inputs by name: numbers, or the name of an .npy file beside the sidecar")
+    text: Any = option(None, "how texts become inputs of the network, see `TextConfig`")
     licence: str = option("", "licence of the weights")
     source: str = option("", "where the file came from")
     sha256: str = option("", "SHA-256 of the model file")
 
     def __post_init__(self) -> None:
-        for key in ("preprocessing", "decoding", "inputs"):
+        for key in ("preprocessing", "decoding", "inputs", "text"):
             if getattr(self, key) is None:
                 object.__setattr__(self, key, {})
             elif not isinstance(getattr(self, key), Mapping):
