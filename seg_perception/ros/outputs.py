@@ -39,7 +39,19 @@ from seg_perception.ros.messages import (
 from seg_perception.ros.results import Result
 
 JPEG_QUALITY = 85
-STAGES = tuple("pair decode segment handover transform support fuse track grasp messages publish".split())
+STAGES = (
+    "pair",
+    "decode",
+    "segment",
+    "handover",
+    "transform",
+    "support",
+    "fuse",
+    "track",
+    "grasp",
+    "messages",
+    "publish",
+)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all reliable and volatile
@@ -77,11 +89,25 @@ class Outputs:
             for name, kind in self._detections.TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(kind, f"~/{name}", QoSProfile(depth=5))
         self._markers = Markers()
+        self._moveit = _moveit()
+        self._collision_objects: Any = None
+        self._monitor: Any = None
+        if self._moveit is not None:
+            kind = self._moveit.PlanningScene
+            self._collision_objects = self._moveit.CollisionObjects()
+            self._publishers["collision_objects"] = node.create_lifecycle_publisher(
+                kind, "~/collision_objects", QoSProfile(depth=1)
+            )
+            self._monitor = node.create_subscription(
+                kind, "monitored_planning_scene", self._collision_objects.heard, QoSProfile(depth=10)
+            )
         self.objects_sent = 0.0  # steady s, when the last main message was on its way
 
     def activate(self) -> None:
         """Clears what an earlier life left in viewers."""
         self._markers.reset()
+        if self._collision_objects is not None:
+            self._collision_objects.reset()
 
     def say_labels(self, class_names: Sequence[str]) -> None:
         """What the pixels of ~/class_image mean, for those that come late too."""
@@ -114,6 +140,8 @@ class Outputs:
                 yield topic, getattr(build, name)
         if self.wants("markers"):
             yield "markers", self._markers.update(build.objects, config.grasping.planners)
+        if self.wants("collision_objects"):
+            self._publishers["collision_objects"].publish(self._collision_objects.update(build.objects))
         if self._detections is not None:
             for name in self._detections.TOPICS:
                 if self.wants(name):
@@ -145,6 +173,9 @@ class Outputs:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+        if self._monitor is not None:
+            self._node.destroy_subscription(self._monitor)
+            self._monitor = None
 
 
 class Messages:
@@ -237,3 +268,14 @@ def _detections() -> Any:
     from seg_perception.ros import detections
 
     return detections
+
+
+def _moveit() -> Any:
+    """The MoveIt module of ours, or None where moveit_msgs is not installed."""
+    try:
+        import moveit_msgs.msg  # noqa: F401
+    except ImportError:
+        return None
+    from seg_perception.ros import moveit
+
+    return moveit
