@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seg_perception.masks import Masks
 from seg_perception.segmenters.decoding.enlarged import axis
 from seg_perception.segmenters.decoding.map_masks import on_cells
+from seg_perception.segmenters.decoding.winners import highest
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
@@ -29,37 +30,12 @@ def without_padding(maps: NDArray[np.float32], place: Letterbox) -> NDArray[np.f
 
 def strongest(maps: NDArray[np.float32], height: int, width: int, least: float = -np.inf) -> NDArray[np.int32]:
     """(height, width) the first class whose map, enlarged bilinearly, is highest; -1 where none is above `least`."""
-    return _strongest(maps, height, width, least)
+    return highest(np.ascontiguousarray(maps, np.float32), np.ones(len(maps), np.float32), height, width, least)[0]
 
 
 def mean_inside(maps: NDArray[np.float32], class_ids: NDArray[np.int32], masks: Masks) -> NDArray[np.float32]:
     """(N,) mean over each mask of its class's map, enlarged bilinearly to the masks' image; 0 for an empty mask."""
     return _mean_inside(maps, class_ids, masks.spans, masks.offsets, masks.height, masks.width)
-
-
-@njit(cache=True, nogil=True)
-def _strongest(maps, height, width, least):  # type: ignore[no-untyped-def]
-    n, rows, columns = maps.shape
-    y_knot, y_weight, _ = axis(rows, height)
-    x_knot, x_weight, _ = axis(columns, width)
-    row = np.empty(columns + 1, np.float32)
-    best = np.empty(width, np.float32)
-    out = np.full((height, width), -1, np.int32)
-    for y in range(height):
-        best[:] = least
-        weight = y_weight[y]
-        for c in range(n):
-            upper, lower = maps[c, y_knot[y]], maps[c, min(y_knot[y] + 1, rows - 1)]
-            for k in range(columns):
-                row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
-            row[columns] = row[columns - 1]
-            for x in range(width):
-                k = x_knot[x]
-                value = row[k] * (np.float32(1) - x_weight[x]) + row[k + 1] * x_weight[x]
-                if value > best[x]:
-                    best[x] = value
-                    out[y, x] = c
-    return out
 
 
 @njit(cache=True, nogil=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
 from seg_perception.segmenters.decoding.enlarged import axis, runs_of_row
+from seg_perception.segmenters.decoding.winners import count_at_least, highest
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
@@ -196,38 +197,40 @@ def _owners(  # type: ignore[no-untyped-def]
     maps, weights, grid_height, grid_width, top, left, rows, columns, height, width, threshold, least_share, inside
 ):
     n = len(maps)
-    y_knot, y_weight, _ = axis(rows, height)
-    x_knot, x_weight, _ = axis(columns, width)
     areas = np.empty((n, rows, columns), np.float32)
     for i in range(n):
         areas[i] = _enlarge(maps[i], grid_height, grid_width)[top : top + rows, left : left + columns]
-    row = np.empty(columns + 1, np.float32)
-    best = np.empty(width, np.float32)
-    owners = np.zeros((height, width), np.int32)
-    won = np.zeros(n, np.int64)
-    own = np.zeros(n, np.int64)
+    own = count_at_least(areas, weights, height, width, threshold)
+    owners, won = highest(areas, weights, height, width, -np.inf)
+    names = np.zeros(n + 1, np.int32)  # of owner -1 the last one
+    for i in range(n):
+        if own[i] > 0 and won[i] > least_share * own[i]:
+            names[i] = i + 1
     for y in range(height):
-        best[:] = -np.inf
-        owner = owners[y]
-        for i in range(n):
-            _blend(areas[i], y_knot[y], y_weight[y], 0.0, row, 0, columns - 1)
-            for x in range(width):
-                value = _at(row, x_knot[x], x_weight[x]) * weights[i]
-                if value >= threshold:
-                    own[i] += 1
-                if value > best[x] or owner[x] == 0:
-                    best[x] = value
-                    owner[x] = i + 1
         for x in range(width):
-            won[owner[x] - 1] += 1
-            if inside and not best[x] >= threshold:
-                owner[x] = 0
+            owners[y, x] = names[owners[y, x]]
+    if inside:
+        _keep_above(areas, weights, threshold, owners)
+    return owners
+
+
+@njit(cache=True, nogil=True)
+def _keep_above(areas, weights, threshold, owners):  # type: ignore[no-untyped-def]
+    """Pixels whose owner's weighted map is below the threshold lose it."""
+    height, width = owners.shape
+    rows, columns = areas.shape[1:]
+    y_knot, y_weight, _ = axis(rows, height)
+    x_knot, x_weight, _ = axis(columns, width)
     for y in range(height):
+        r, below, wy = y_knot[y], min(y_knot[y] + 1, rows - 1), y_weight[y]
         for x in range(width):
             i = owners[y, x] - 1
-            if i >= 0 and not (own[i] > 0 and won[i] > least_share * own[i]):
-                owners[y, x] = 0
-    return owners
+            if i >= 0:
+                k, after, wx = x_knot[x], min(x_knot[x] + 1, columns - 1), x_weight[x]
+                a = areas[i, r, k] * (np.float32(1) - wy) + areas[i, below, k] * wy
+                b = areas[i, r, after] * (np.float32(1) - wy) + areas[i, below, after] * wy
+                if not (a * (np.float32(1) - wx) + b * wx) * weights[i] >= threshold:
+                    owners[y, x] = 0
 
 
 @njit(cache=True, nogil=True)
