@@ -70,7 +70,7 @@ class DepthConfig:
         "reprojected; empty = from TF",
     )
     check_alignment: bool = option(True, "warn when edges of depth lie beside those of color")
-    scale: float = option(0.0, "metres per unit of an integer depth image; 0 = by encoding", unit="m", ge=0, le=1)
+    scale: float = option(0.0, "metres per unit of the depth image; 0 = by encoding", unit="m", ge=0, le=1)
 
     def __post_init__(self) -> None:
         if not any(self.extrinsic):
@@ -118,6 +118,14 @@ class WorkspaceConfig:
     @property
     def is_set(self) -> bool:
         return self.min != self.max
+
+
+@dataclass(frozen=True)
+class CpuConfig:
+    """The process's share of the computer; a runtime's threads are its backend's option."""
+
+    affinity: tuple[int, ...] = option((), "cores to run on, e.g. [2, 3]; empty = all", ge=0, le=4095)
+    threads: int = option(0, "threads of OpenCV; 0 = all usable cores but one", ge=0, le=256)
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ class Config:
     segment_once: SegmentOnceConfig = section(SegmentOnceConfig, "the service")
     objects: ObjectsConfig = section(ObjectsConfig, "the main message")
     points: PointsConfig = section(PointsConfig, "the object cloud")
+    cpu: CpuConfig = section(CpuConfig, "the process's share of the computer")
 
 
 Source = str | Path | Mapping[str, Any]

@@ -104,8 +104,8 @@ def decode_ignore_mask(msg: Image) -> NDArray[np.bool_]:
 def decode_depth(msg: Image, scale: float = 0.0) -> NDArray[np.float32]:
     """Depth (H, W) float32 m along z: NaN = not measured, -inf / +inf = nearer / farther than the range (REP 117).
 
-    16UC1 and mono16 are millimetres, or `scale` metres per unit where that is not 0; 0 and 65535 are not measured.
-    32FC1 and 64FC1 are metres. Raises ImageError.
+    16UC1 and mono16 are millimetres, 32FC1 and 64FC1 metres, or each `scale` metres per unit where that is not 0.
+    Of integers, 0 and 65535 are not measured. Raises ImageError.
     """
     if msg.encoding not in DEPTH_ENCODINGS:
         known = " ".join(DEPTH_ENCODINGS)
@@ -132,7 +132,7 @@ def _metres(raw: NDArray, scale: float) -> NDArray[np.float32]:
     native = np.require(raw, raw.dtype.newbyteorder("="), ["C", "ALIGNED"])
     if native.dtype == np.uint16:
         return _metres_of_units(native, scale or MILLIMETRE)
-    return _metres_of_floats(native)
+    return _metres_of_floats(native * native.dtype.type(scale) if scale else native)
 
 
 def _depth_hint(encoding: str) -> str:

@@ -30,6 +30,7 @@ from seg_perception.ros.reports import Reports
 from seg_perception.ros.transforms import TransformError, Transforms
 from seg_perception.scene import Frame, Intrinsics, Status
 
+NEAREST, FARTHEST = 0.03, 60.0  # m, median depth that a camera over a table may have
 LOOK_PERIOD = 1.0  # s between two looks at the alignment of depth and color
 
 
@@ -119,7 +120,9 @@ class Frames:
         except ImageError as error:
             self._reports.problem("depth", f"refused: {error}")
             return None, Status.NO_DEPTH_IMAGE, f"depth image refused: {error}"
-        empty = _nothing_measured(message, depth)
+        valid = np.isfinite(depth[::8, ::8]).mean()
+        self._reports.fact("depth", "valid [%]", f"{100 * valid:.0f}")
+        doubtful = _nothing_measured(message, depth) or _other_units(message, depth)
         misfit = self._misfit(shot, (width, height), (depth.shape[1], depth.shape[0]))
         if misfit:
             try:
@@ -128,8 +131,8 @@ class Frames:
                 text = f"{misfit}: {error}"
                 self._reports.problem("depth", text)
                 return None, Status.DEPTH_MISALIGNED, text
-        if empty:
-            self._reports.problem("depth", empty)
+        if doubtful:
+            self._reports.problem("depth", doubtful)
         else:
             self._reports.solved("depth")
         return depth, None, ""
@@ -251,6 +254,21 @@ def _nothing_measured(message: Any, depth: NDArray[np.float32]) -> str:
     raw = isinstance(message, Image)
     found = "all 0" if raw and not np.frombuffer(message.data, np.uint8).any() else "all 0, NaN or out of range"
     return f"no valid pixel ({found}): is the depth sensor on, uncovered, and nothing nearer than it can measure?"
+
+
+def _other_units(message: Any, depth: NDArray[np.float32]) -> str:
+    """That depth is in other units than its encoding says, going by distances no such camera has; empty if not."""
+    sample = depth[::8, ::8]
+    sample = sample[np.isfinite(sample)]
+    middle = float(np.median(sample)) if len(sample) else 1.0
+    if NEAREST <= middle <= FARTHEST:
+        return ""
+    encoding = getattr(message, "encoding", "") or message.format
+    likely = "metres" if middle < NEAREST else "millimetres"
+    scale = 1.0 if middle < NEAREST else 0.001
+    return (
+        f"median depth is {middle:.4g} m: are the units of this {encoding} {likely}? set depth.scale to {scale:g} then"
+    )
 
 
 def _size(info: CameraInfo) -> tuple[int, int]:

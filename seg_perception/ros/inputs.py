@@ -18,13 +18,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from seg_perception.config import Config
 from seg_perception.ros.conversions import stamp_ns
 from seg_perception.ros.feed import Feed
+from seg_perception.ros.sync import OFF_CLOCK
 
 DEPTH = 2  # messages kept by the middleware; never more, old images are worth nothing
 RATE_WINDOW = 30  # messages
 QUIET, SLOW = 1.0, 6.0  # s without a message that are too long: for any camera, and for the slowest
 UNKNOWN = 3.0  # the same before the rate is known
-OFF_CLOCK = 1.0  # s between an image's stamp and its arrival; more is not ROS time
 OFF_IN_A_ROW = 3  # images, each with a stamp of its own, that show it
+SETTLING = 1.75  # s after messages could come in which nothing is called missing
 SHOWN = 5  # topics named where ours is missing
 OVERRIDABLE = {
     kind.name.lower(): kind for kind in (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
@@ -44,16 +45,19 @@ class Input:
         self.arrived: float | None = None  # steady s
         self.encoding = self.size = self.frame_id = ""
         self.incompatible = ""  # the QoS policy that keeps a publisher away
+        self.incompatible_events = 0
         self.latched = kind is CameraInfo
         self._node = node
         self._topic = topic
-        self._kind = kind
+        self.kind = kind
         self._reliability = reliability
         self._callback = callback
         self._subscription: Subscription | None = None
         self._qos = (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
         self._arrivals: deque[float] = deque(maxlen=RATE_WINDOW)
         self._stamps: deque[int] = deque(maxlen=RATE_WINDOW)
+        self._followed = -1  # publishers when their offers were last asked for
+        self._published: float | None = None  # steady s, since when somebody publishes it
         self._behind = 0.0  # s, the stamp of the newest message behind the node's clock when it came
         self._off_clock = 0  # messages in a row
 
@@ -73,9 +77,15 @@ class Input:
             self._subscription = None
 
     def follow(self) -> None:
-        """Subscribes anew if the publishers now offer something else."""
-        if self._subscription is None:
+        """Subscribes anew if the publishers now offer something else: asked when they are others, or silent."""
+        count = self.publishers
+        if not count:
+            self._published = None
+        elif self._published is None:
+            self._published = time.monotonic()
+        if self._subscription is None or (count == self._followed and not self.is_quiet):
             return
+        self._followed = count
         wanted = self._fitting_qos()
         if wanted != self._qos:
             self.close()
@@ -83,9 +93,10 @@ class Input:
 
     def _subscribe(self, qos: tuple[ReliabilityPolicy, DurabilityPolicy]) -> None:
         self._qos = qos
+        self._followed = -1
         self.incompatible = ""
         self._subscription = self._node.create_subscription(
-            self._kind,
+            self.kind,
             self._topic,
             self._on_message,
             QoSProfile(depth=DEPTH, reliability=qos[0], durability=qos[1]),
@@ -146,6 +157,7 @@ class Input:
         self._stamps.append(stamp)
 
     def _on_incompatible(self, event: Any) -> None:
+        self.incompatible_events = event.total_count
         kind = event.last_policy_kind
         name = getattr(kind, "name", "")
         self.incompatible = name or next((k.name for k in QoSPolicyKind if k.value == int(kind)), str(kind))
@@ -164,7 +176,39 @@ class Input:
     def qos_text(self) -> str:
         qos = self._subscription.qos_profile if self._subscription is not None else None
         reliability, durability = (qos.reliability, qos.durability) if qos is not None else self._qos
-        return f"{reliability.name.lower()}, {durability.name.lower()}".replace("_", " ")
+        return f"{_words(reliability)}, {_words(durability)}"
+
+    @property
+    def stamp_delta(self) -> float:
+        """s between the last two stamps; NaN = fewer than two."""
+        return (self._stamps[-1] - self._stamps[-2]) * 1e-9 if len(self._stamps) > 1 else float("nan")
+
+    def is_missing(self, heard: float) -> bool:
+        """Whether nothing comes that should, `heard` s after messages could come: nobody publishes it, or its publisher
+        has been known for as long and is silent."""
+        if not self.is_quiet:
+            return False
+        if self.silence is None and self.publishers:
+            known = 0.0 if self._published is None else time.monotonic() - self._published
+            return min(heard, known) >= SETTLING
+        return heard >= SETTLING
+
+    @property
+    def conflict(self) -> str:
+        """What a publisher offers that does not fit what we ask for; empty if all fit."""
+        if self._subscription is None or not (self.incompatible or self.is_quiet):
+            return ""
+        asked = self._subscription.qos_profile
+        for info in self._node.get_publishers_info_by_topic(self.topic):
+            offer = info.qos_profile
+            for policy, weak in (
+                ("reliability", ReliabilityPolicy.BEST_EFFORT),
+                ("durability", DurabilityPolicy.VOLATILE),
+            ):
+                offered, wanted = getattr(offer, policy), getattr(asked, policy)
+                if offered == weak and wanted not in (weak, type(weak).SYSTEM_DEFAULT):
+                    return f"{policy.upper()}: '{info.node_name}' offers {_words(offered)}, we ask for {_words(wanted)}"
+        return self.incompatible
 
     @property
     def rate(self) -> float:
@@ -207,12 +251,19 @@ class Input:
         count = self.publishers
         who = "no publisher" if count == 0 else f"{count} publisher{'s' if count > 1 else ''}"
         last = "no message so far" if self.stamp_ns is None else f"last stamp {self.stamp_ns / 1e9:.9f}"
-        cause = f", incompatible QoS: {self.incompatible}" if self.incompatible else ""
+        cause = f", incompatible QoS: {self.conflict}" if count and self.conflict else ""
+        cause += self._other_kind()
         others = "" if count else f"; {self._others()}"
         return f"nothing on '{self.topic}': {who}, we ask for {self.qos_text}{cause}, {last}{others}"
 
+    def _other_kind(self) -> str:
+        """That it is published as another type of message."""
+        ours = f"sensor_msgs/msg/{self.kind.__name__}"
+        kinds = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)} - {ours}
+        return f", published as {', '.join(sorted(kinds))} and not as {ours}" if kinds else ""
+
     def _others(self) -> str:
-        name, own = self._kind.__name__, self._node.get_fully_qualified_name() + "/"
+        name, own = self.kind.__name__, self._node.get_fully_qualified_name() + "/"
         kind = f"sensor_msgs/msg/{name}"
         found = sorted(t for t, kinds in self._node.get_topic_names_and_types() if kind in kinds)
         found = [t for t in found if not t.startswith(own) and self._node.count_publishers(t)]
@@ -274,6 +325,10 @@ class Inputs:
         """Adapts to publishers that came or went."""
         for one in self:
             one.follow()
+
+
+def _words(policy: Any) -> str:
+    return policy.name.lower().replace("_", " ")
 
 
 def _transported(node: Node, topic: str, transport: str) -> str:

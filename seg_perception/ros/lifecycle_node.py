@@ -20,6 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from seg_perception.config import Config
 from seg_perception.msg import ModelStatus
 from seg_perception.pipeline import Pipeline
+from seg_perception.ros.cores import use_cores
 from seg_perception.ros.diagnostics import Diagnostics
 from seg_perception.ros.engine import Engine, class_names, model_name
 from seg_perception.ros.inputs import Inputs
@@ -171,6 +172,7 @@ class SegPerceptionNode(LifecycleNode):
     def _configure(self) -> None:
         self.model_status.say(ModelStatus.LOADING)
         config = self.parameters.load()
+        use_cores(config.cpu)
         self.model_build.load(config)
         self.outputs = Outputs(self)
         self._listen_to_transforms(config)
@@ -249,6 +251,7 @@ class SegPerceptionNode(LifecycleNode):
     def _follow_publishers(self) -> None:
         if self.inputs is not None:
             self.inputs.follow()
+            self._diagnostics.look()
             self._say_progress()
 
     def _say_progress(self) -> None:
@@ -257,10 +260,7 @@ class SegPerceptionNode(LifecycleNode):
         if perception.ready is None:
             if not said and time.monotonic() - perception.began > SAY_WARMING_UP:
                 self._said = "warming up: compiling kernels, only the first time, about a minute"
-        elif not said.startswith("ready") and self.model_status.message.state in (
-            ModelStatus.READY,
-            ModelStatus.FALLBACK,
-        ):
+        elif not said.startswith("ready") and self.model_status.message.state in RUNNING:
             images = [f"'{i.topic}'" for i in (self.inputs.color, self.inputs.depth) if i is not None]
             listening = "listening to" if self.inputs.opened is not None else "on request, from"
             self._said = f"ready: {model_name(self.engine.pipeline)}, {listening} {' and '.join(images)}"

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+TURN = 0.0005  # s that a thread keeps Python's lock while another wants it; 5 ms, the default, would be seen in latency
 LAST_WORDS = 10.0  # s to shut down in; a plugin that hangs is left
 INTERRUPTED = 130  # exit code of a process that was told to stop before it ran
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
         signal.signal(number, lambda *_: stop.set())
     command = list(sys.argv if arguments is None else ["seg_perception_node", *arguments])
 
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read at import; our matrices are small
+    sys.setswitchinterval(TURN)
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
@@ -143,8 +146,6 @@ def _autostart(node: Any, stop: threading.Event) -> bool:
             return True  # the executor may already have run what ends the node: no transition is allowed then
         if trigger() != TransitionCallbackReturn.SUCCESS:
             return False
-    gc.collect()
-    gc.freeze()  # what lives as long as the process is not looked at again in every collection
     return True
 
 

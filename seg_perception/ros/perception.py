@@ -16,8 +16,10 @@ from rclpy.node import Node
 
 from seg_perception.config import Config
 from seg_perception.geometry import invert, transform_points
+from seg_perception.pipeline import Stopwatch
 from seg_perception.ros.budget import BudgetWatch
 from seg_perception.ros.conversions import ImageError
+from seg_perception.ros.cores import settle
 from seg_perception.ros.engine import Engine
 from seg_perception.ros.feed import Feed, Shot
 from seg_perception.ros.frames import Frames
@@ -26,7 +28,7 @@ from seg_perception.ros.outputs import Outputs
 from seg_perception.ros.rehearsal import rehearse
 from seg_perception.ros.reports import Reports
 from seg_perception.ros.results import History, Result
-from seg_perception.ros.sync import JUMP
+from seg_perception.ros.sync import JUMP, OFF_CLOCK
 from seg_perception.ros.transforms import LATEST, TransformError, Transforms
 from seg_perception.ros.workers import Segmented, Workers
 from seg_perception.scene import Frame, Scene, Status
@@ -67,6 +69,7 @@ class Perception:
         self._closed = False
         self._sequence = 0
         self._newest_stamp = 0
+        self._without_transform = 0  # frames
         self._ages: dict[int, int] = {}  # frames that each id was seen in
         self._publishing = threading.Lock()
         self._workers = Workers(self.feed, self._warm_up, self._segment, self._complete, self._failed)
@@ -98,6 +101,7 @@ class Perception:
             if pipeline is not None and not self._closed:
                 rehearse(self.config, pipeline, self._transforms, self._outputs)
             self._frames.warm_up()
+            settle()
         finally:
             self.ready = time.monotonic()
         if not self._closed:
@@ -120,9 +124,9 @@ class Perception:
         if not calls and (own is not None or not self.feed.streaming):
             return None  # only gathered for a call that wants more frames
         frame = self._with_gravity(frame, timeout=0.0)
-        self._reports.stage("decode", time.perf_counter() - start)
+        laps = {"pair": shot.waited, "decode": time.perf_counter() - start}
         loaded, instances = self._engine.segment(frame, self._prompts_at(frame, own))
-        return Segmented(shot, frame, loaded, instances, calls, frames)
+        return Segmented(shot, frame, loaded, instances, calls, frames, laps, time.perf_counter())
 
     def _gather(self, shot: Shot, frame: Frame) -> tuple[Frame, tuple, int]:
         """Adds the depth to the calls that fuse several; the frame with fused depth, its calls, how many were fused."""
@@ -144,11 +148,14 @@ class Perception:
 
     def _complete(self, segmented: Segmented) -> None:
         config, shot = self.config, segmented.shot
+        clock = Stopwatch(segmented.laps)
+        clock.laps["handover"] = time.perf_counter() - segmented.done
         if shot.pair.stamp_ns < self._newest_stamp - JUMP:  # a bag that begins again, without /clock
             self._engine.reset()
             self.history.clear()
         self._newest_stamp = shot.pair.stamp_ns
         frame, frame_id, T_header_image, T_workspace_image = self._located(segmented.frame, config)
+        clock.lap("transform")
         grasps = config.grasping.when == "stream"
         budget = config.grasping.budget if self.feed.streaming else 0.0
         scene = self._engine.complete(segmented.loaded, frame, segmented.instances, grasps, budget)
@@ -170,13 +177,24 @@ class Perception:
                 waited=shot.waited,
                 frames=segmented.frames,
             )
-            start = time.perf_counter()
+            clock.laps |= scene.timings
             if not (self.feed.streaming and any(call.prompts is not None for call in segmented.calls)):
-                self._outputs.publish(result, config)  # what a call alone looked for is not the stream's
+                clock.laps |= self._outputs.publish(result, config)  # what a call alone looked for is not the stream's
+                self._outputs.publish_timings(result, clock.laps, self._latency(shot))
                 self.history.add(result)
-        self._reports.done({**scene.timings, "publish": time.perf_counter() - start, "wait": shot.waited})
+        self._reports.done(clock.laps)
         for call in segmented.calls:
             call.deliver(result, has_depth=depth is not None or not self.feed.pairer.depth_expected)
+
+    def _latency(self, shot: Shot) -> float:
+        """s from the color image's stamp to the publishing of its objects; NaN if the stamp is of another clock."""
+        if not self._outputs.wants("timings"):
+            return float("nan")
+        since_stamp = (self._clock.now().nanoseconds - shot.pair.stamp_ns) * 1e-9
+        now = time.monotonic()
+        if abs(since_stamp - (now - shot.pair.color.arrived)) > OFF_CLOCK:
+            return float("nan")
+        return since_stamp - (now - self._outputs.objects_sent)
 
     def _aged(self, scene: Scene) -> Iterator[int]:
         """How often each object was seen by now; the ids seen longest ago are forgotten."""
@@ -202,6 +220,8 @@ class Perception:
                 T_workspace_image = self.transform(config.workspace.frame or frame_id, frame)
             self._reports.solved("transform")
         except TransformError as error:
+            self._without_transform += 1
+            self._reports.fact("transform", "frames without", self._without_transform)
             self._reports.problem("transform", str(error))
             if frame.no_3d is None:
                 frame = replace(frame, withheld=Status.NO_TRANSFORM, withheld_text=str(error))

@@ -25,6 +25,7 @@ class Reports:
         self._problems: dict[str, tuple[str, float]] = {}
         self._logged: dict[str, tuple[str, float]] = {}
         self._stages: dict[str, deque[float]] = {}
+        self._facts: dict[str, dict[str, object]] = {}
         self.drops: Counter[str] = Counter()
         self.failures = 0  # in a row
         self.published = 0
@@ -52,6 +53,16 @@ class Reports:
         """The problem that `name` has, empty if none was seen lately."""
         text, seen = self._problems.get(name, ("", 0.0))
         return text if text and time.monotonic() - seen < REMEMBER else ""
+
+    def fact(self, name: str, key: str, value: object) -> None:
+        """What is to be known about `name`, with its unit in the key."""
+        with self._lock:
+            self._facts.setdefault(name, {})[key] = value
+
+    def facts(self, name: str) -> dict[str, object]:
+        """All that is known about `name`."""
+        with self._lock:
+            return dict(self._facts.get(name, {}))
 
     def drop(self, reason: str) -> None:
         """A frame was lost."""

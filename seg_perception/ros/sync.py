@@ -10,6 +10,7 @@ from typing import Any
 
 KEEP = 10  # messages of each kind that may wait for their partner
 HOLD = 0.05  # s, wall time a color image waits for its depth once none has come for `grace`
+OFF_CLOCK = 1.0  # s between an image's stamp and its arrival; more is not ROS time
 JUMP = 1_000_000_000  # ns, a stamp this far behind the last one is a restart, not disorder
 
 

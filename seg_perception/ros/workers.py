@@ -58,7 +58,9 @@ class Segmented:
     loaded: Loaded
     instances: Instances
     calls: tuple[Wanted, ...]
-    frames: int = 1  # fused into the depth image
+    frames: int  # fused into the depth image
+    laps: dict[str, float]  # s per stage so far
+    done: float  # perf_counter when it was segmented
 
 
 class Workers:

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel of the system says about a process. Linux only: elsewhere everything is None."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`cpu` s of all its threads since it began, `memory` MB resident and `peak` MB, `threads` and open `files`."""
+
+    cpu: float
+    memory: float
+    peak: float
+    threads: int
+    files: int
+
+
+def usage(pid: int | None = None) -> Usage | None:
+    """Of a process (default: this one); None where it cannot be known."""
+    folder = Path("/proc") / str(pid or os.getpid())
+    try:
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+        times = (folder / "stat").read_text().rpartition(")")[2].split()
+        files = len(os.listdir(folder / "fd"))
+    except OSError:
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    return Usage(
+        cpu=(int(times[11]) + int(times[12])) / ticks,
+        memory=_megabytes(status.get("VmRSS", "0")),
+        peak=_megabytes(status.get("VmHWM", "0")),
+        threads=int(status.get("Threads", "0")),
+        files=files,
+    )
+
+
+def _megabytes(text: str) -> float:
+    return int(text.split()[0]) / 1024
