@@ -9,26 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception import clusters, outlines
 from seg_perception import points as kernels
-from seg_perception.geometry import oriented_box, ray_table, transform
+from seg_perception.geometry import oriented_box, ray_planes
+from seg_perception.lifting import Lifted, Rules, lift
 from seg_perception.options import option
 from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
-from seg_perception.support import support_under
 
-SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
-CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has none such
-TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
-FLAT = 0.15  # share of pixels well above the support that makes an object of them
-NOISY = 0.0003  # m; depth this smooth has no outliers
-SAMPLE, BOX_SAMPLE = 512, 6000  # points that decide on the support and that the box is fitted to
-NO_PLANE = np.full(4, np.nan)
 NO_MASK = np.empty((0, 0), np.bool_)
+UNKNOWN_UP = np.full(3, np.nan)
 
 
 @dataclass(frozen=True)
@@ -87,153 +79,138 @@ def fuse(
         status, text = frame.no_3d or (Status.NO_DEPTH_IMAGE, "")
         return [Object3D(status, text, touches_border=bool(b)) for b in at_border]
     config = config or FusionConfig()
-    focal = min(frame.intrinsics.fx, frame.intrinsics.fy)
-    steps = np.array([np.tan(np.radians(config.grazing)) / focal, 4 * config.noise], np.float32)
-    fusion = _Fusion(frame, frame.depth, ray_table(frame.intrinsics), config, steps)
     surfaces = tuple(instances.supports if supports is None else supports)
-    known = [instances.supports[i] if i >= 0 else None for i in instances.support_ids]
-    return [
-        fusion.lift(masks.spans_of(i), roi, bool(at_border[i]), known[i], surfaces)
-        for i, roi in enumerate(masks.rois.astype(np.int64))
-    ]
+    planes = (*surfaces, *instances.supports)
+    lifted = _lift(frame, instances, config, planes, len(surfaces))
+    return _objects(lifted, planes, at_border, config)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fusion:
-    """What all objects of a frame share."""
+def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequence[Plane], candidates: int) -> Lifted:
+    """What the kernels find. The first `candidates` of `planes` may carry any object, the others are the instances'."""
+    assert frame.depth is not None and frame.intrinsics is not None
+    masks, gravity = instances.masks, frame.gravity
+    out = Lifted.of(masks.areas, gravity is not None)
+    known = instances.support_ids.astype(np.int64)
+    lift(
+        frame.depth,
+        frame.color,
+        ray_planes(frame.intrinsics),
+        NO_MASK if frame.ignore is None else frame.ignore,
+        masks.spans,
+        masks.offsets,
+        masks.rois,
+        np.array([plane.coefficients for plane in planes]).reshape(-1, 4),
+        candidates,
+        np.where(known >= 0, known + candidates, -1),
+        UNKNOWN_UP if gravity is None else -gravity,
+        _rules(config, min(frame.intrinsics.fx, frame.intrinsics.fy)),
+        0,
+        len(masks),
+        out,
+    )
+    return out
 
-    frame: Frame
-    depth: NDArray[np.float32]
-    rays: NDArray[np.float32]
-    config: FusionConfig
-    steps: NDArray[np.float32]
 
-    def lift(
-        self,
-        spans: NDArray[np.int32],
-        roi: NDArray[np.int64],
-        at_border: bool,
-        known: Plane | None,
-        surfaces: Sequence[Plane],
-    ) -> Object3D:
-        """One mask's object."""
-        c, depth = self.config, self.depth
-        ignore = NO_MASK if self.frame.ignore is None else self.frame.ignore
-        z, kind, counts = kernels.depth_under_mask(depth, spans, roi, ignore, c.min_depth, c.max_depth)
-        agreeing = kernels.agreement(z, self.steps)
-        places = outlines.rim(kind, agreeing)
-        keep = (agreeing >= c.min_agreeing) & (kind == kernels.USABLE)
-        support = known or _support_of(z, keep, self.rays, roi, surfaces)
-        foot, limit, noise, plane, touching = 0.0, 0.0, NOISY, NO_PLANE, False
-        if support is not None:
-            plane = support.coefficients
-            foot, noise = self._foot(z, kind, places, roi, plane)
-            limit = foot + 3 * noise + c.support_margin
-            above, well_above = kernels.above_support(z, keep, self.rays, roi, plane, limit)
-            total, left = int(np.count_nonzero(keep)), int(np.count_nonzero(above))
-            touching = total - left >= TOUCHING
-            if np.count_nonzero(well_above) > FLAT * total:  # else it is so flat that it is left whole
-                keep = above
-        keep = self._object(z, kind, agreeing, keep, roi, plane, limit)
-        count = int(np.count_nonzero(keep))
-        status, text = _status(counts, count, at_border, c)
-        seen: dict[str, Any] = {
-            "touches_border": at_border,
-            "occluded_ratio": float(outlines.occluded_ratio(places, kind, depth, roi, self.steps)),
-            "valid_depth_ratio": _usable(counts) / max(1, int(counts[kernels.TOTAL])),
-        }
+def _rules(c: FusionConfig, focal: float) -> Rules:
+    return Rules(
+        near=c.min_depth,
+        far=c.max_depth,
+        steps=np.array([np.tan(np.radians(c.grazing)) / focal, 4 * c.noise], np.float32),
+        min_agreeing=c.min_agreeing,
+        min_points=c.min_points,
+        part_gap=c.part_gap,
+        part_share=c.part_share,
+        erode=c.erode,
+        support_margin=c.support_margin,
+        noise=c.noise,
+        outliers=c.outliers,
+    )
+
+
+def _objects(found: Lifted, planes: Sequence[Plane], at_border: NDArray[np.bool_], c: FusionConfig) -> list[Object3D]:
+    """One object per row."""
+    covariances = _covariances(found, c.noise)
+    boxes = _Boxes(found, planes, c.complete_gap)
+    starts, stops = found.start.tolist(), (found.start + found.size).tolist()
+    objects = []
+    rows = zip(
+        found.counts.tolist(), found.kept.tolist(), found.support.tolist(), found.occluded.tolist(), at_border.tolist()
+    , strict=True)
+    for i, (counts, kept, support, occluded, cut) in enumerate(rows):
+        status, text = _status(counts, kept, cut, c)
+        valid = _usable(counts) / max(1, counts[kernels.TOTAL])
         if not status.has_3d:
-            return Object3D(status, text, **seen)
-        points = kernels.points_of(keep, z, self.rays, roi, count, -(-count // BOX_SAMPLE))
-        outliers = c.outliers * min(1.0, noise / NOISY)
-        box, completed, top = self._box(points, support, foot, limit + (FOOT if touching else 0.0), outliers)
-        centroid, spread = kernels.moments(keep, kind, z, self.rays, roi)
-        solid = outlines.away_from_steps(places, keep, kind, depth, roi, self.steps) if c.erode else keep
-        if np.count_nonzero(solid) < max(0.35 * count, c.min_points):  # thin: nothing is away from its edges
-            solid = keep
-        count = int(np.count_nonzero(solid))
-        points = kernels.points_of(solid, z, self.rays, roi, count, 1)
-        return Object3D(
-            status,
-            text,
-            points=points,
-            colors=kernels.colors_of(solid, self.frame.color, roi, len(points)),
-            centroid=centroid,
-            covariance=_covariance(spread, len(points), centroid, c.noise),
-            box=box,
-            box_completed=completed,
-            support=support,
-            height_above_support=top,
-            **seen,
+            objects.append(
+                Object3D(status, text, touches_border=cut, occluded_ratio=occluded, valid_depth_ratio=valid)
+            )
+            continue
+        objects.append(
+            Object3D(
+                status,
+                text,
+                points=found.points[starts[i] : stops[i]],
+                colors=found.colors[starts[i] : stops[i]],
+                centroid=found.centroid[i],
+                covariance=covariances[i],
+                box=boxes.boxes[i],
+                box_completed=boxes.completed[i],
+                support=planes[support] if support >= 0 else None,
+                height_above_support=boxes.tops[i],
+                valid_depth_ratio=valid,
+                touches_border=cut,
+                occluded_ratio=occluded,
+            )
         )
-
-    def _object(
-        self, z: NDArray, kind: NDArray, agreeing: NDArray, keep: NDArray, roi: NDArray, plane: NDArray, limit: float
-    ) -> NDArray[np.bool_]:
-        """The pixels of `keep` that are the object: its largest solid piece, that piece's rim, and other parts."""
-        c = self.config
-        core = keep & (agreeing >= CORE)
-        if 3 * np.count_nonzero(core) < np.count_nonzero(keep):  # thin, or full of holes
-            core = keep
-        labels, n = clusters.clusters(z, core, self.steps)
-        if not n:
-            return core
-        body = clusters.grown(z, clusters.largest(labels, n), keep, self.steps)
-        rest = keep & ~body
-        least = max(c.part_share * np.count_nonzero(body), 1.0)
-        if np.count_nonzero(rest) < least:
-            return body
-        labels, n = clusters.clusters(z, rest, self.steps)
-        return clusters.with_parts(
-            body, z, kind, labels, n, self.depth, self.rays, roi, plane, limit, self.steps, c.part_gap, least
-        )
-
-    def _foot(self, z: NDArray, kind: NDArray, places: NDArray, roi: NDArray, plane: NDArray) -> tuple[float, float]:
-        """Height m of the support over its plane, for depth cameras bend planes, and its noise m, as seen around it."""
-        level, noise = outlines.support_beside(places, kind, self.depth, self.rays, roi, plane, SUPPORT_REACH)
-        if np.isfinite(level):
-            return float(level), float(noise)
-        usable = z[kind == kernels.USABLE]
-        return 0.0, self.config.noise * float(np.median(usable)) ** 2 if len(usable) else 0.0
-
-    def _box(
-        self, points: NDArray, support: Plane | None, foot: float, limit: float, outliers: float
-    ) -> tuple[OrientedBox, bool, float]:
-        """The box, whether it was extended down, and the height of its top above the support.
-
-        It is extended to the level `foot` when it ends less than the configured gap above the height `limit`.
-        """
-        c, gravity = self.config, self.frame.gravity
-        up = support.normal if support is not None else -gravity if gravity is not None else None
-        box = oriented_box(points, up, outliers)
-        if support is None:
-            return box, False, float("nan")
-        middle, half = float(support.heights(box.T_camera_box[:3, 3])), box.size[2] / 2
-        bottom, top = middle - half, middle + half
-        if not c.complete_gap or top <= foot or bottom > limit + c.complete_gap:
-            return box, False, top
-        centre = box.T_camera_box[:3, 3] + ((foot + top) / 2 - middle) * support.normal
-        T = transform(box.T_camera_box[:3, :3], centre)
-        return OrientedBox(T, np.array([box.size[0], box.size[1], top - foot])), True, top
+    return objects
 
 
-def _support_of(z: NDArray, keep: NDArray, rays: NDArray, roi: NDArray, surfaces: Sequence[Plane]) -> Plane | None:
-    """The surface that carries what is seen, of those known."""
-    if not surfaces:
-        return None
-    count = int(np.count_nonzero(keep))
-    points = kernels.points_of(keep, z, rays, roi, count, max(1, count // SAMPLE))
-    index = support_under(points, surfaces)
-    return surfaces[index] if index >= 0 else None
+class _Boxes:
+    """The boxes of all rows, whether they were extended down, and the heights of their tops above the support.
+
+    A box is extended to the level `foot` when it ends less than the configured gap above the height `limit`.
+    """
+
+    def __init__(self, found: Lifted, planes: Sequence[Plane], complete_gap: float) -> None:
+        c, s = np.cos(found.angle)[:, None], np.sin(found.angle)[:, None]
+        x, y, z = found.frame[:, :, 0], found.frame[:, :, 1], found.frame[:, :, 2]
+        T = np.zeros((len(x), 4, 4))
+        T[:, 3, 3] = 1.0
+        R = T[:, :3, :3]
+        R[:, :, 0], R[:, :, 1], R[:, :, 2] = c * x + s * y, c * y - s * x, z
+        size = found.high - found.low
+        centre = np.einsum("nij,nj->ni", R, (found.low + found.high) / 2)
+        d = np.array([plane.d for plane in planes] + [np.nan])[found.support]
+        middle = np.einsum("ni,ni->n", z, centre) + d
+        bottom, top = middle - size[:, 2] / 2, middle + size[:, 2] / 2
+        with np.errstate(invalid="ignore"):
+            completed = (complete_gap > 0) & (top > found.foot) & (bottom <= found.limit + complete_gap)
+        rise = np.where(completed, (found.foot + top) / 2 - middle, 0.0)
+        T[:, :3, 3] = centre + rise[:, None] * z
+        size[:, 2] = np.where(completed, top - found.foot, size[:, 2])
+        self.boxes = [OrientedBox(T[i], size[i]) for i in range(len(T))]
+        self.completed, self.tops = completed.tolist(), top.tolist()
+        for i in np.flatnonzero(found.samples):
+            points = found.sample[i, :, : found.samples[i]].T
+            self.boxes[i] = oriented_box(points, None, float(found.outliers[i]))
 
 
-def _usable(counts: NDArray[np.int64]) -> int:
-    return int(counts[kernels.TOTAL] - counts[kernels.NAN] - counts[kernels.NEAR] - counts[kernels.FAR])
+def _covariances(found: Lifted, noise: float) -> NDArray[np.float64]:
+    """(N, 3, 3) m^2 of the centroids: the depth noise along the ray and the points' spread, over the number of pixels
+    that tell something new: a stereo camera's noise is alike over about 5x5 of them."""
+    independent = np.maximum(1.0, found.size / 25.0)
+    depth = np.maximum(found.centroid[:, 2], 1e-6)
+    ray = found.centroid / depth[:, None]
+    along = ray[:, :, None] * ray[:, None, :] * (noise * depth**2)[:, None, None] ** 2
+    return (found.spread + along) / independent[:, None, None]
 
 
-def _status(counts: NDArray[np.int64], kept: int, cut: bool, config: FusionConfig) -> tuple[Status, str]:
+def _usable(counts: Sequence[int]) -> int:
+    return counts[kernels.TOTAL] - counts[kernels.NAN] - counts[kernels.NEAR] - counts[kernels.FAR]
+
+
+def _status(counts: Sequence[int], kept: int, cut: bool, config: FusionConfig) -> tuple[Status, str]:
     """Why there is 3D or not, in numbers."""
-    missing, near, far, ignored, total = (int(n) for n in counts)
+    missing, near, far, ignored, total = counts
     usable = total - missing - near - far
     if not total:
         why = f"all {ignored} pixels of the mask are in the ignore mask" if ignored else "the mask has no pixel"
@@ -258,17 +235,6 @@ def _status(counts: NDArray[np.int64], kept: int, cut: bool, config: FusionConfi
         side = f"nearer than {config.min_depth:g} m" if near > far else f"beyond {config.max_depth:g} m"
         reasons.append(f"{max(near, far) / total:.0%} of it is {side}")
     return (Status.PARTIAL, ", ".join(reasons)) if reasons else (Status.OK, "")
-
-
-def _covariance(
-    spread: NDArray[np.float64], count: int, centroid: NDArray[np.float64], noise: float
-) -> NDArray[np.float64]:
-    """(3, 3) m^2 of the centroid: the depth noise along the ray and the points' `spread`, over the number of pixels
-    that tell something new: a stereo camera's noise is alike over about 5x5 of them."""
-    independent = max(1.0, count / 25.0)
-    ray = centroid / centroid[2]
-    sigma = noise * centroid[2] ** 2
-    return (spread + np.outer(ray, ray) * sigma**2) / independent
 
 
 def _touching_border(instances: Instances) -> NDArray[np.bool_]:

@@ -15,6 +15,14 @@ from seg_perception.scene import Intrinsics, OrientedBox
 
 
 @lru_cache(maxsize=4)
+def ray_planes(intrinsics: Intrinsics) -> NDArray[np.float32]:
+    """`ray_table` with x/z of all pixels first, then y/z of all, (2, H, W): rows that kernels read as vectors."""
+    planes = np.ascontiguousarray(np.moveaxis(ray_table(intrinsics), -1, 0))
+    planes.setflags(write=False)
+    return planes
+
+
+@lru_cache(maxsize=4)
 def ray_table(intrinsics: Intrinsics) -> NDArray[np.float32]:
     """Normalised image coordinates x/z, y/z of every pixel's centre, distortion undone, (H, W, 2). Cached, read-only.
 
@@ -146,18 +154,19 @@ def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float
 
     `outliers` is the share of points that may stay outside at each end of each axis.
     """
-    xyz = np.ascontiguousarray(points)
-    xyz = xyz if xyz.dtype == np.float32 else xyz.astype(np.float64)
+    xyz = np.asarray(points)
+    xyz = np.ascontiguousarray(xyz.T, np.float32 if xyz.dtype == np.float32 else np.float64)
     if up is not None:
         return _box_on(xyz, rotation_with_z(up), outliers)
-    spread = np.cov((xyz - xyz.mean(axis=0)).T) if len(xyz) > 1 else np.eye(3)
+    spread = np.cov(xyz) if xyz.shape[1] > 1 else np.eye(3)
     axes = np.linalg.eigh(spread)[1].T
     boxes = [_box_on(xyz, rotation_with_z(-a if a[2] > 0 else a), outliers) for a in axes]
     return min(boxes, key=lambda box: float(np.prod(box.size + 1e-4)))  # as flat boxes all have volume 0
 
 
 def _box_on(xyz: NDArray, frame: NDArray[np.float64], outliers: float) -> OrientedBox:
-    angle, low, high = rectangles.turned_bounds(xyz, frame, outliers)
+    low, high = np.empty(3), np.empty(3)
+    angle = rectangles.turned_bounds(xyz, frame, outliers, low, high)
     c, s = np.cos(angle), np.sin(angle)
     R = frame @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     return OrientedBox(transform(R, R @ ((low + high) / 2)), high - low)

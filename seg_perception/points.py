@@ -3,7 +3,9 @@
 """Kernels of fusion: from the depth under one mask to points, and what is on the support.
 
 All kernels of fusion work on a grid: the mask's tight box `roi` (x, y, width, height) with a margin of one pixel, so
-that neighbours need no bounds checks. Depth on the grid is metres; NaN = no usable depth, or not in the mask.
+that neighbours need no bounds checks. Depth on the grid is metres; NaN = no usable depth, or not in the mask. Sets of
+pixels are uint8 grids, 1 = in the set. `rays` (2, H, W) are x/z and y/z of the image's pixels. Loops go along rows
+without a branch, so that they become vector instructions; what is rare is collected first (`set_places`).
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ HOLE = 10  # px, how far a pixel without depth may take that of its row
 
 
 @njit(cache=True, nogil=True)
-def depth_under_mask(depth, spans, roi, ignore, near, far):  # type: ignore[no-untyped-def]
-    """Grid of usable depth, grid of pixel kinds, and the counts (NAN, NEAR, FAR, IGNORED, TOTAL)."""
+def depth_under_mask(depth, spans, roi, ignore, near, far, counts):  # type: ignore[no-untyped-def]
+    """Grid of usable depth, grid of pixel kinds; adds to the `counts` (NAN, NEAR, FAR, IGNORED, TOTAL)."""
     x0, y0, w, h = roi[0], roi[1], roi[2], roi[3]
     z = np.full((h + 2, w + 2), np.nan, np.float32)
     kind = np.zeros((h + 2, w + 2), np.uint8)
-    counts = np.zeros(5, np.int64)
     near, far = np.float32(near), np.float32(far)
     for k in range(len(spans)):
         y, start, stop = spans[k, 0], spans[k, 1], spans[k, 2]
@@ -31,7 +32,7 @@ def depth_under_mask(depth, spans, roi, ignore, near, far):  # type: ignore[no-u
         kinds = kind[y - y0 + 1, start - x0 + 1 : stop - x0 + 1]
         bad = 0
         for x in range(len(seen)):
-            good = near <= seen[x] <= far
+            good = (seen[x] >= near) & (seen[x] <= far)
             values[x] = seen[x] if good else np.float32(np.nan)
             kinds[x] = USABLE if good else UNKNOWN
             bad += not good
@@ -42,7 +43,7 @@ def depth_under_mask(depth, spans, roi, ignore, near, far):  # type: ignore[no-u
                     counts[_fault(seen[x], near, far)] += 1
         if ignore.size > 0:
             _leave_out(ignore[y, start:stop], seen, values, kinds, counts, near, far)
-    return z, kind, counts
+    return z, kind
 
 
 @njit(cache=True, nogil=True)
@@ -71,6 +72,26 @@ def step(z, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def set_places(flags, words, out):  # type: ignore[no-untyped-def]
+    """Writes where `flags` are not 0 to `out`, and returns how many there are. `words` are the flags' own bytes."""
+    n = 0
+    for k in range(len(words)):
+        if words[k] != 0:
+            for x in range(8 * k, 8 * k + 8):
+                if flags[x]:
+                    out[n] = x
+                    n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def row_flags(columns):  # type: ignore[no-untyped-def]
+    """An empty row of flags, the same bytes as words, and room for the places of those that are set."""
+    words = np.zeros((columns + 8) // 8, np.uint64)
+    return words.view(np.uint8), words, np.empty(8 * len(words), np.int32)
+
+
+@njit(cache=True, nogil=True)
 def agreement(z, steps):  # type: ignore[no-untyped-def]
     """How many of each pixel's 8 neighbours have its depth to within a step, uint8 grid.
 
@@ -91,128 +112,156 @@ def agreement(z, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def agreeing_pixels(kind, agreeing, least):  # type: ignore[no-untyped-def]
+    """The usable pixels that at least `least` neighbours agree with, and their number."""
+    out = np.zeros(kind.shape, np.uint8)
+    total = 0
+    for y in range(1, kind.shape[0] - 1):
+        kinds, agree, row = kind[y], agreeing[y], out[y]
+        for x in range(len(row)):
+            row[x] = (kinds[x] == USABLE) & (agree[x] >= least)
+            total += row[x]
+    return out, total
+
+
+@njit(cache=True, nogil=True)
 def above_support(z, keep, rays, roi, plane, limit):  # type: ignore[no-untyped-def]
-    """The pixels of `keep` that are at least `limit` m above the support, and those at more than twice that."""
-    out = np.zeros(keep.shape, np.bool_)
-    high = np.zeros(keep.shape, np.bool_)
+    """The pixels of `keep` at least `limit` m above the support, their number, and that of those at twice that."""
+    out = np.zeros(keep.shape, np.uint8)
     a, b, c, d = np.float32(plane[0]), np.float32(plane[1]), np.float32(plane[2]), np.float32(plane[3])
     low, twice = np.float32(limit), np.float32(2.0 * limit)
+    count = high = 0
     for y in range(roi[3]):
         wanted, depth = keep[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
-        ray = rays[roi[1] + y, roi[0] : roi[0] + roi[2]]
-        above, well_above = out[y + 1, 1 : roi[2] + 1], high[y + 1, 1 : roi[2] + 1]
+        ray_x = rays[0, roi[1] + y, roi[0] : roi[0] + roi[2]]
+        ray_y = rays[1, roi[1] + y, roi[0] : roi[0] + roi[2]]
+        above = out[y + 1, 1 : roi[2] + 1]
         for x in range(len(wanted)):
-            height = (a * ray[x, 0] + b * ray[x, 1] + c) * depth[x] + d
+            height = (a * ray_x[x] + b * ray_y[x] + c) * depth[x] + d
             above[x] = wanted[x] & (height >= low)
-            well_above[x] = wanted[x] & (height > twice)
-    return out, high
+            count += above[x]
+            high += wanted[x] & (height > twice)
+    return out, count, high
 
 
 @njit(cache=True, nogil=True)
 def height_of(z, rays, v, u, plane):  # type: ignore[no-untyped-def]
     """Height m over `plane` (4,) of depth z at pixel u, v."""
-    return (plane[0] * rays[v, u, 0] + plane[1] * rays[v, u, 1] + plane[2]) * z + plane[3]
+    return (plane[0] * rays[0, v, u] + plane[1] * rays[1, v, u] + plane[2]) * z + plane[3]
 
 
 @njit(cache=True, nogil=True)
-def points_of(keep, z, rays, roi, count, every):  # type: ignore[no-untyped-def]
-    """Points (M, 3) float32 m of every `every`-th of the `count` pixels in `keep`, row by row."""
-    points = np.empty(((count + every - 1) // every, 3), np.float32)
-    k = skip = 0
+def sample_of(keep, z, rays, roi, every, out):  # type: ignore[no-untyped-def]
+    """Writes the points of every `every`-th pixel of `keep`, row by row, to `out` (3, M) float32 m; their number."""
+    n = skip = 0
+    flags, words, places = row_flags(roi[2] + 2)
     for y in range(roi[3]):
-        wanted, depth = keep[y + 1], z[y + 1, 1:]
-        ray = rays[roi[1] + y, roi[0] : roi[0] + roi[2]]
-        start = _next(wanted, 1, True)
-        while start < len(wanted):
-            stop = _next(wanted, start, False)
-            if every == 1:
-                out, run_ray, run = points[k : k + stop - start], ray[start - 1 : stop - 1], depth[start - 1 : stop - 1]
-                for x in range(len(run)):
-                    out[x, 0] = run_ray[x, 0] * run[x]
-                    out[x, 1] = run_ray[x, 1] * run[x]
-                    out[x, 2] = run[x]
-                k += stop - start
-            else:
-                x = start + skip
-                while x < stop:
-                    d = depth[x - 1]
-                    points[k, 0], points[k, 1], points[k, 2] = ray[x - 1, 0] * d, ray[x - 1, 1] * d, d
-                    k += 1
-                    x += every
-                skip = x - stop
-            start = _next(wanted, stop, True)
-    return points
+        k = _runs_of_row(keep[y + 1], flags, words, places)
+        depth, ray_x, ray_y = z[y + 1], rays[0, roi[1] + y], rays[1, roi[1] + y]
+        for i in range(0, k, 2):
+            x, stop = places[i] + skip, places[i + 1]
+            while x < stop and n < out.shape[1]:
+                u, d = roi[0] + x - 1, depth[x]
+                out[0, n], out[1, n], out[2, n] = ray_x[u] * d, ray_y[u] * d, d
+                n += 1
+                x += every
+            skip = x - stop
+    return n
 
 
 @njit(cache=True, nogil=True)
-def _next(row, x, value):  # type: ignore[no-untyped-def]
-    """The first place at or after x where `row` is `value`, else its length."""
-    while x < len(row) and row[x] != value:
-        x += 1
-    return x
+def _runs_of_row(row, flags, words, places):  # type: ignore[no-untyped-def]
+    """Writes starts and stops of the runs of 1 in a row of a grid, in turns, to `places`, and returns how many."""
+    for x in range(1, len(row)):
+        flags[x] = row[x] ^ row[x - 1]
+    return set_places(flags, words, places)
 
 
 @njit(cache=True, nogil=True)
-def colors_of(keep, color, roi, count):  # type: ignore[no-untyped-def]
-    """Colors (count, 3) of the pixels in `keep`, row by row."""
-    colors = np.empty(3 * count, np.uint8)
+def points_of(keep, z, rays, color, roi, points, colors):  # type: ignore[no-untyped-def]
+    """Writes points (M, 3) float32 m and colors (M, 3) of the pixels in `keep`, row by row; returns M."""
+    flags, words, places = row_flags(roi[2] + 2)
     flat = color.reshape((color.shape[0], 3 * color.shape[1]))
-    k = 0
+    flat_points, flat_colors = points.reshape(points.size), colors.reshape(colors.size)
+    xyz = np.empty(3 * roi[2], np.float32)
+    n = 0
     for y in range(roi[3]):
-        wanted, row = keep[y + 1], flat[roi[1] + y]
-        start = _next(wanted, 1, True)
-        while start < len(wanted):
-            stop = _next(wanted, start, False)
-            run = row[3 * (roi[0] + start - 1) : 3 * (roi[0] + stop - 1)]
-            out = colors[k : k + len(run)]
-            for i in range(len(run)):
-                out[i] = run[i]
-            k += len(run)
-            start = _next(wanted, stop, True)
-    return colors.reshape((count, 3))
+        v = roi[1] + y
+        k = _runs_of_row(keep[y + 1], flags, words, places)
+        if k == 0:
+            continue
+        depth = z[y + 1, 1 : roi[2] + 1]
+        ray_x, ray_y = rays[0, v, roi[0] : roi[0] + roi[2]], rays[1, v, roi[0] : roi[0] + roi[2]]
+        row = flat[v, 3 * roi[0] : 3 * (roi[0] + roi[2])]
+        for x in range(len(depth)):
+            d = depth[x]
+            xyz[3 * x], xyz[3 * x + 1], xyz[3 * x + 2] = ray_x[x] * d, ray_y[x] * d, d
+        for i in range(0, k, 2):  # a slice is copied several times as fast by a loop
+            start, stop = 3 * (places[i] - 1), 3 * (places[i + 1] - 1)
+            run, to = xyz[start:stop], flat_points[n : n + stop - start]
+            for x in range(len(run)):
+                to[x] = run[x]
+            shades, to_shades = row[start:stop], flat_colors[n : n + stop - start]
+            for x in range(len(shades)):
+                to_shades[x] = shades[x]
+            n += stop - start
+    return n // 3
 
 
-@njit(cache=True, nogil=True)
-def moments(keep, kind, z, rays, roi):  # type: ignore[no-untyped-def]
-    """Mean (3,) m and covariance (3, 3) m^2 of the points of the pixels in `keep`.
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def moments(keep, kind, z, rays, roi, mean, spread):  # type: ignore[no-untyped-def]
+    """Sets mean (3,) m and covariance (3, 3) m^2 of the points of the pixels in `keep`.
 
     A pixel of the mask whose depth was not measured counts too, at the depth beside it in its row, up to 10 px away: a
     sensor loses whole faces that it sees at a slant, and the mean would shift away from them.
     """
     n = 0
     sx = sy = sz = sxx = sxy = sxz = syy = syz = szz = 0.0
+    flags, words, places = row_flags(roi[2])
+    filled = np.empty(roi[2], np.float32)
     for y in range(roi[3]):
         wanted, kinds, depth = keep[y + 1, 1 : roi[2] + 1], kind[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
-        ray = rays[roi[1] + y, roi[0] : roi[0] + roi[2]]
+        ray_x = rays[0, roi[1] + y, roi[0] : roi[0] + roi[2]]
+        ray_y = rays[1, roi[1] + y, roi[0] : roi[0] + roi[2]]
         for x in range(len(wanted)):
-            d = np.float64(depth[x])
-            if not wanted[x]:
-                if kinds[x] != UNKNOWN:
-                    continue
-                d = _beside(wanted, depth, x)
-                if not d > 0:
-                    continue
-            px, py = ray[x, 0] * d, ray[x, 1] * d
-            n += 1
+            filled[x] = depth[x] if wanted[x] else np.float32(0)
+            flags[x] = (kinds[x] == UNKNOWN) & (wanted[x] == 0)
+            n += wanted[x]
+        n += _fill(filled, wanted, places, set_places(flags, words, places))
+        for x in range(len(wanted)):
+            d = np.float64(filled[x])
+            px, py = ray_x[x] * d, ray_y[x] * d
             sx, sy, sz = sx + px, sy + py, sz + d
             sxx, sxy, sxz = sxx + px * px, sxy + px * py, sxz + px * d
             syy, syz, szz = syy + py * py, syz + py * d, szz + d * d
-    mean = np.array([sx, sy, sz]) / max(n, 1)
-    squares = np.array([[sxx, sxy, sxz], [sxy, syy, syz], [sxz, syz, szz]]) / max(n, 1)
-    return mean, squares - np.outer(mean, mean)
+    m = max(n, 1)
+    mean[0], mean[1], mean[2] = sx / m, sy / m, sz / m
+    spread[0, 0], spread[0, 1], spread[0, 2] = sxx / m, sxy / m, sxz / m
+    spread[1, 1], spread[1, 2], spread[2, 2] = syy / m, syz / m, szz / m
+    for i in range(3):
+        for j in range(i, 3):
+            spread[i, j] -= mean[i] * mean[j]
+            spread[j, i] = spread[i, j]
 
 
 @njit(cache=True, nogil=True)
-def _beside(wanted, depth, x):  # type: ignore[no-untyped-def]
-    """Depth at x from the nearest wanted pixels of the row at both sides, or at one; NaN = none near."""
-    before, after = x - 1, x + 1
-    while before >= 0 and before > x - HOLE and not wanted[before]:
-        before -= 1
-    while after < len(wanted) and after < x + HOLE and not wanted[after]:
-        after += 1
-    left = before >= 0 and wanted[before]
-    if after < len(wanted) and wanted[after]:
-        if left:
-            return depth[before] + (np.float64(depth[after]) - depth[before]) * (x - before) / (after - before)
-        return np.float64(depth[after])
-    return np.float64(depth[before]) if left else np.nan
+def _fill(depth, wanted, places, count):  # type: ignore[no-untyped-def]
+    """Sets `depth` at the first `count` of `places` from the nearest wanted pixels of the row at both sides, or at one;
+    returns how many have such neighbours."""
+    found = 0
+    for k in range(count):
+        x = places[k]
+        before, after = x - 1, x + 1
+        while before >= 0 and before > x - HOLE and not wanted[before]:
+            before -= 1
+        while after < len(wanted) and after < x + HOLE and not wanted[after]:
+            after += 1
+        left = before >= 0 and wanted[before] != 0
+        right = after < len(wanted) and wanted[after] != 0
+        if left and right:
+            share = np.float32(x - before) / np.float32(after - before)
+            depth[x] = depth[before] + (depth[after] - depth[before]) * share
+        elif left or right:
+            depth[x] = depth[before] if left else depth[after]
+        found += left or right
+    return found

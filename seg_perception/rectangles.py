@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 COLUMNS = 256
+FEW = 64  # so many extremes are kept in order as they come; of more, all values are sorted
 
 
 @njit(cache=True, nogil=True)
@@ -31,55 +32,61 @@ def axes_with_z(z, hint):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def turned_bounds(xyz, frame, outliers):  # type: ignore[no-untyped-def]
-    """The smallest box around points (M, 3) whose z axis is the third of the axes `frame` (3, 3): angle of the longer
-    side of its footprint in that frame, and bounds (3,), (3,) along the turned axes, less the share `outliers`."""
-    n = len(xyz)
+def turned_bounds(xyz, frame, outliers, low, high):  # type: ignore[no-untyped-def]
+    """The smallest box around points (3, M) whose z axis is the third of the axes `frame` (3, 3): returns the angle of
+    the longer side of its footprint in that frame, sets the bounds `low`, `high` (3,) along the turned axes, less the
+    share `outliers` at each end."""
+    n = xyz.shape[1]
     u, v, w = np.empty(n, xyz.dtype), np.empty(n, xyz.dtype), np.empty(n, xyz.dtype)
-    axes = frame.astype(xyz.dtype)
-    for i in range(n):
-        x, y, z = xyz[i, 0], xyz[i, 1], xyz[i, 2]
-        u[i] = axes[0, 0] * x + axes[1, 0] * y + axes[2, 0] * z
-        v[i] = axes[0, 1] * x + axes[1, 1] * y + axes[2, 1] * z
-        w[i] = axes[0, 2] * x + axes[1, 2] * y + axes[2, 2] * z
+    _along(xyz, frame[:, 0], u)
+    _along(xyz, frame[:, 1], v)
+    _along(xyz, frame[:, 2], w)
     angle, _ = smallest_rectangle(hull(u, v))
     c, s = xyz.dtype.type(np.cos(angle)), xyz.dtype.type(np.sin(angle))
     for i in range(n):
-        u[i], v[i] = c * u[i] + s * v[i], c * v[i] - s * u[i]
-    low, high = np.empty(3), np.empty(3)
-    low[0], high[0] = _trimmed(u, outliers)
-    low[1], high[1] = _trimmed(v, outliers)
-    low[2], high[2] = _trimmed(w, outliers)
+        along = c * u[i] + s * v[i]
+        v[i] = c * v[i] - s * u[i]
+        u[i] = along
+    left_out = int(outliers * n)
+    low[0], high[0] = _trimmed(u, left_out)
+    low[1], high[1] = _trimmed(v, left_out)
+    low[2], high[2] = _trimmed(w, left_out)
     if high[1] - low[1] > high[0] - low[0]:  # x is the longer side
         angle += np.pi / 2
         low[0], low[1], high[0], high[1] = low[1], -high[0], high[1], -low[0]
-    return angle, low, high
+    return angle
 
 
 @njit(cache=True, nogil=True)
-def _trimmed(values, outliers):  # type: ignore[no-untyped-def]
-    """The range of `values` less the share `outliers` at each end, to 1/1024 of the range."""
-    low, high = values[0], values[0]
-    for v in values:
-        low = min(low, v)
-        high = max(high, v)
-    left_out = int(outliers * len(values))
-    if left_out < 1 or high <= low:
-        return low, high
-    counts = np.zeros(1025, np.int64)
-    scale = 1024.0 / (high - low)
-    for v in values:
-        counts[int((v - low) * scale)] += 1
-    first, last = 0, 1024
-    outside = counts[0]
-    while outside <= left_out:
-        first += 1
-        outside += counts[first]
-    outside = counts[1024]
-    while outside <= left_out:
-        last -= 1
-        outside += counts[last]
-    return low + first / scale, min(high, low + (last + 1) / scale)
+def _along(xyz, axis, out):  # type: ignore[no-untyped-def]
+    x, y, z = xyz[0], xyz[1], xyz[2]
+    a, b, c = xyz.dtype.type(axis[0]), xyz.dtype.type(axis[1]), xyz.dtype.type(axis[2])
+    for i in range(len(out)):
+        out[i] = a * x[i] + b * y[i] + c * z[i]
+
+
+@njit(cache=True, nogil=True)
+def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
+    """The range of `values` less `left_out` of them at each end."""
+    if left_out >= FEW:
+        ordered = np.sort(values)
+        return ordered[left_out], ordered[len(ordered) - 1 - left_out]
+    lowest = np.full(left_out + 1, np.inf, values.dtype)  # ascending
+    highest = np.full(left_out + 1, -np.inf, values.dtype)  # descending
+    for value in values:
+        if value < lowest[left_out]:
+            k = left_out
+            while k > 0 and lowest[k - 1] > value:
+                lowest[k] = lowest[k - 1]
+                k -= 1
+            lowest[k] = value
+        if value > highest[left_out]:
+            k = left_out
+            while k > 0 and highest[k - 1] < value:
+                highest[k] = highest[k - 1]
+                k -= 1
+            highest[k] = value
+    return lowest[left_out], highest[left_out]
 
 
 @njit(cache=True, nogil=True)
@@ -141,14 +148,15 @@ def _column_ends(x, y):  # type: ignore[no-untyped-def]
 def smallest_rectangle(hull):  # type: ignore[no-untyped-def]
     """Angle and bounds of the smallest rectangle; one of its sides lies on an edge of the hull (rotating calipers)."""
     n = len(hull)
-    best_angle = 0.0
+    best_c, best_s = 1.0, 0.0
     best = np.empty((2, 2))
     best_area = np.inf
     right = up = left = 0  # corners farthest along the edge, away from it, and against it: they only move forward
     for i in range(n):
         j = (i + 1) % n
-        angle = np.arctan2(hull[j, 1] - hull[i, 1], hull[j, 0] - hull[i, 0])
-        c, s = np.cos(angle), np.sin(angle)
+        c, s = hull[j, 0] - hull[i, 0], hull[j, 1] - hull[i, 1]
+        length = np.sqrt(c * c + s * s)
+        c, s = (c / length, s / length) if length > 0 else (1.0, 0.0)
         right = _farthest(hull, max(right, i), c, s)
         up = _farthest(hull, max(up, right), -s, c)
         left = _farthest(hull, max(left, up), -c, -s)
@@ -158,8 +166,9 @@ def smallest_rectangle(hull):  # type: ignore[no-untyped-def]
         y_low = c * hull[i, 1] - s * hull[i, 0]
         area = (x_high - x_low) * (y_high - y_low)
         if area < best_area:
-            best_area, best_angle = area, angle
+            best_area, best_c, best_s = area, c, s
             best[0, 0], best[0, 1], best[1, 0], best[1, 1] = x_low, y_low, x_high, y_high
+    best_angle = np.arctan2(best_s, best_c)
     turns = int(np.floor(best_angle / (np.pi / 2)))  # into [0, pi/2): each turn back swaps the axes
     for _ in range(turns % 4):
         x_low, x_high, y_low, y_high = best[0, 0], best[1, 0], best[0, 1], best[1, 1]
