@@ -116,7 +116,7 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
     means = np.zeros(n, np.float32)
     total = 0
     for i in range(n):
-        area = _enlarge(maps[i], grid_height, grid_width)
+        area = _enlarge_near(maps[i], grid_height, grid_width, np.float32(level))
         area = area[top : top + rows, left : left + columns]
         reach = _reach(area, level)
         start = total
@@ -244,6 +244,30 @@ def _enlarge(small, height, width):  # type: ignore[no-untyped-def]
     for y in range(height):
         _blend(small, y_knot[y], y_weight[y], 0.0, row, 0, small.shape[1] - 1)
         for x in range(width):
+            out[y, x] = _at(row, x_knot[x], x_weight[x])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _enlarge_near(small, height, width, level):  # type: ignore[no-untyped-def]
+    """As `_enlarge` where that is above `level` and one cell around; elsewhere some value that is not above."""
+    if small.shape == (height, width):
+        return small.astype(np.float32)
+    rows, columns = small.shape
+    first_row, last_row, first_column, last_column = rows, -1, columns, -1
+    for r in range(rows):
+        for k in range(columns):
+            if not small[r, k] <= level:
+                first_row, last_row = min(first_row, r), r
+                first_column, last_column = min(first_column, k), max(last_column, k)
+    out = np.full((height, width), level - np.float32(1), np.float32)
+    y_knot, y_weight, y_first = axis(rows, height)
+    x_knot, x_weight, x_first = axis(columns, width)
+    k0, k1 = max(first_column - 2, 0), min(last_column + 2, columns - 1)
+    row = np.empty(columns + 1, np.float32)
+    for y in range(y_first[max(min(first_row - 2, rows), 0)], y_first[max(min(last_row + 3, rows), 0)]):
+        _blend(small, y_knot[y], y_weight[y], 0.0, row, k0, min(k1 + 1, columns - 1))
+        for x in range(x_first[k0], x_first[k1 + 1]):
             out[y, x] = _at(row, x_knot[x], x_weight[x])
     return out
 
