@@ -77,6 +77,7 @@ NETWORKS = {
     "yolo": "yolov8-seg_tiny_raw.onnx",
     "free": "yolo11-seg_tiny_raw_dyn.onnx",
     "points": "sam_tiny_decoder_points.onnx",  # has int64 inputs
+    "unet": "unet_smp_tiny.onnx",
 }
 REAL = "yolo26n-seg_480x640.onnx"
 
@@ -89,9 +90,14 @@ def networks(models_dir):
 @pytest.fixture(scope="module")
 def server(networks, models_dir, tmp_path_factory):
     models = {**networks, "real": models_dir / REAL}
-    server = triton(tmp_path_factory.mktemp("triton"), models, parameters={"task": "segment"}).start()
+    server = triton(tmp_path_factory.mktemp("triton"), models, parameters=metadata(models_dir)).start()
     yield server
     server.kill()
+
+
+def metadata(models_dir) -> dict:
+    """What Ultralytics wrote into the real model, as whoever serves it would put it into config.pbtxt."""
+    return {key: local(models_dir / REAL).metadata[key] for key in ("task", "stride", "names", "imgsz", "end2end")}
 
 
 def address(server, protocol) -> dict:
@@ -100,12 +106,12 @@ def address(server, protocol) -> dict:
 
 @pytest.mark.parametrize("memory", ["none", "system"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_results_through_triton_are_bit_equal(client, server, networks, protocol, memory):
+def test_results_through_triton_are_bit_equal(client, server, networks, models_dir, protocol, memory):
     for name, path in networks.items():
         network = local(path)
         remote = backend(**address(server, protocol), name=name, shared_memory=memory)
         assert isinstance(remote, Backend)
-        assert remote.metadata == {"task": "segment"}
+        assert remote.metadata == metadata(models_dir)
         assert {s.name: (s.shape, s.dtype) for s in remote.inputs} == {
             s.name: (s.shape, s.dtype) for s in network.inputs
         }
@@ -124,8 +130,7 @@ def test_a_segmenter_runs_on_triton_as_it_does_here(client, server, models_dir, 
         values = {"model": str(models_dir / REAL), "score_threshold": 0.1, "backend": runtime}
         return Yolo(parse(Yolo.Config, values))
 
-    path = next((data_dir / "ycbv" / "frames").glob("*_rgb.*"))
-    frame = Frame(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+    frame = photograph(data_dir)
     remote = segmenter({"plugin": "kserve", **address(server, protocol), "name": "real", "fallback": LOCAL})
     assert remote._backend.running_on == "server"
     found, expected = remote.segment(frame), segmenter(LOCAL).segment(frame)
@@ -134,6 +139,38 @@ def test_a_segmenter_runs_on_triton_as_it_does_here(client, server, models_dir, 
     assert found.class_names == expected.class_names
     np.testing.assert_array_equal(found.masks.spans, expected.masks.spans)
     assert remote._backend.running_on == "server"
+
+
+def photograph(data_dir) -> Frame:
+    path = next((data_dir / "ycbv" / "frames").glob("*_rgb.*"))
+    return Frame(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+
+
+def test_a_model_that_is_on_the_server_alone(client, server, models_dir, data_dir, tmp_path, monkeypatch):
+    """Its names come with the server's metadata; where a server has none, from the sidecar beside no model."""
+    monkeypatch.chdir(tmp_path)
+    runtime = {"plugin": "kserve", **address(server, "grpc"), "start_timeout": 30.0}
+    frame = photograph(data_dir)
+    expected = Yolo(parse(Yolo.Config, {"model": str(models_dir / REAL), "backend": LOCAL})).segment(frame)
+    for named in ({"model": "real"}, {"model": "real.onnx"}, {"backend": {**runtime, "name": "real"}}):
+        segmenter = Yolo(parse(Yolo.Config, {"backend": runtime, **named}))
+        assert segmenter.model == "real@server"
+        found = segmenter.segment(frame)
+        assert found.class_names == expected.class_names
+        np.testing.assert_array_equal(found.masks.spans, expected.masks.spans)
+    (tmp_path / "sidecars").mkdir()
+    (tmp_path / "sidecars" / "unet.yaml").write_text(
+        f"family: semantic\nnames: [background, washer, bolt, nut]\nsha256: {'a' * 64}\ndecoding: {{background: 0}}\n"
+    )
+    for model in ("sidecars/unet.yaml", "sidecars/unet"):
+        semantic = load_plugin("segmenters", "semantic")
+        segmenter = semantic(parse(semantic.Config, {"model": model, "backend": runtime}))
+        assert segmenter.class_names[1] == "washer"
+        assert segmenter.model == "unet@server"
+    with pytest.raises(ConfigError, match="no such file"):
+        Yolo(parse(Yolo.Config, {"model": "real", "backend": LOCAL}))
+    with pytest.raises(ConfigError, match="fallback: it runs the model's file, which is not on this computer"):
+        Yolo(parse(Yolo.Config, {"model": "real", "backend": {**runtime, "fallback": LOCAL}}))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -66,6 +66,7 @@ class Kserve:
     """
 
     Config = KserveConfig
+    IS_SERVER = True  # the model's file need not be on this computer
 
     def __init__(self, config: KserveConfig) -> None:
         self._config = config
@@ -217,6 +218,8 @@ def _local(config: KserveConfig) -> Backend | None:
         return None
     if config.fallback.config.model:
         raise ConfigError("fallback.model: given by the segmenter; set the segmenter's model instead")
+    if not Path(config.model).is_file():
+        raise ConfigError(f"fallback: it runs the model's file, which is not on this computer: {config.model}")
     backend: Backend = replace(config.fallback, config=replace(config.fallback.config, model=config.model)).create()
     return backend
 

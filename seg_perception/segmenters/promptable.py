@@ -43,7 +43,8 @@ class Promptable:
     Config = PromptableConfig
 
     def __init__(self, config: PromptableConfig) -> None:
-        encoder, decoder = (find_model(name, EXPORT_HINT) for name in (config.encoder, config.decoder))
+        encoder = find_model(config.encoder, EXPORT_HINT, config.backend)
+        decoder = find_model(config.decoder, EXPORT_HINT, config.decoder_backend)
         check_decoder_backend(config.decoder_backend)
         self.model = f"{fingerprint(encoder)}+{fingerprint(decoder)}"
         self.network = PromptNetwork(

@@ -57,7 +57,7 @@ class Yolo:
     Config = YoloConfig
 
     def __init__(self, config: YoloConfig) -> None:
-        path = find_model(config.model, EXPORT_HINT)
+        path = find_model(config.model, EXPORT_HINT, config.backend)
         self._setup(config, start_backend(config.backend, path), fingerprint(path))
 
     def _setup(self, config: YoloConfig, backend: Backend, model: str) -> None:

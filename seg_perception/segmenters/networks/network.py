@@ -68,7 +68,7 @@ class NetworkSegmenter(ABC):
     class_names: tuple[str, ...]
 
     def __init__(self, config: Any) -> None:
-        path = find_model(config.model, EXPORT_HINT)
+        path = find_model(config.model, EXPORT_HINT, config.backend)
         self.model = fingerprint(path)
         self._path = path
         self._sidecar = sidecar = read_sidecar(path)
