@@ -22,6 +22,8 @@ COMMANDS = {
     "models": "model files: list, inspect, verify, bench, build, convert, quantize, pull",
     "doctor": "check this machine and say what to fix",
     "parameters": "list everything that can be set",
+    "bench": "time this machine: kernels, stages, node, scaling, clouds, soak; make a page of it",
+    "grasps": "pictures of your gripper at its grasps",
     "pick-bench": "try grasps in physics, with your gripper",
 }
 
