@@ -23,6 +23,21 @@ STATES = ("node", "model")  # parts whose text is a state, not a measurement: th
 SUMMARY_PERIOD = 10.0  # s between two summaries in the log
 
 
+class Steady:
+    """Levels that do not flicker: up at once, down when a part has been better for a while."""
+
+    def __init__(self) -> None:
+        self._worst: dict[str, tuple[Part, float]] = {}  # when each part was last as bad as it is called
+
+    def take(self, part: Part, now: float) -> Part:
+        """The part at steady time `now`, s, or what it was with its newest values."""
+        worst, seen = self._worst.get(part.name, (part, now))
+        if part.level >= worst.level or now - seen >= CALM or part.name in STATES:
+            self._worst[part.name] = (part, now)
+            return part
+        return worst._replace(values=part.values)
+
+
 class Diagnostics:
     """Publishes what `node` (a SegPerceptionNode) knows. A plain publisher: it speaks before configure too."""
 
@@ -31,7 +46,7 @@ class Diagnostics:
         self._publisher = Node.create_publisher(node, DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._name = node.get_fully_qualified_name()
         self._statuses = Statuses(node)
-        self._worst: dict[str, tuple[Part, float]] = {}  # the last time that each part was as bad as it is called
+        self._steady = Steady()
         self._missing: frozenset[str] = frozenset()
         self._summarised = float("-inf")
         self._bad = False  # the last summary named something
@@ -41,7 +56,7 @@ class Diagnostics:
         """Everything, now."""
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        parts = [self._steadied(part) for part in self._statuses.parts()]
+        parts = [self._steady.take(part, time.monotonic()) for part in self._statuses.parts()]
         message.status = [
             DiagnosticStatus(
                 level=part.level,
@@ -62,15 +77,6 @@ class Diagnostics:
         if missing - before:
             self._timer.reset()
             self.publish()
-
-    def _steadied(self, part: Part) -> Part:
-        """The part, or what it was, with its newest values, until it has been better for a while: no flicker."""
-        now = time.monotonic()
-        worst, seen = self._worst.get(part.name, (part, now))
-        if part.level >= worst.level or now - seen >= CALM or part.name in STATES:
-            self._worst[part.name] = (part, now)
-            return part
-        return worst._replace(values=part.values)
 
     def _summarise(self, bad: list[Part]) -> None:
         """One line every ten seconds while something is wrong, and one when it is over."""

@@ -70,6 +70,7 @@ class Perception:
         self._sequence = 0
         self._newest_stamp = 0
         self._without_transform = 0  # frames
+        self._tracked_in = ""  # the frame that tracks are in
         self._ages: dict[int, int] = {}  # frames that each id was seen in
         self._publishing = threading.Lock()
         self._workers = Workers(self.feed, self._warm_up, self._segment, self._complete, self._failed)
@@ -156,6 +157,9 @@ class Perception:
         self._newest_stamp = shot.pair.stamp_ns
         frame, frame_id, T_header_image, T_workspace_image = self._located(segmented.frame, config)
         clock.lap("transform")
+        if self._tracked_in not in ("", frame_id):  # where things were seen there says nothing here
+            self._engine.reset_tracks()
+        self._tracked_in = frame_id
         grasps = config.grasping.when == "stream"
         budget = config.grasping.budget if self.feed.streaming else 0.0
         scene = self._engine.complete(segmented.loaded, frame, segmented.instances, grasps, budget)

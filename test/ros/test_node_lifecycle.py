@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -122,6 +123,26 @@ def test_a_call_is_answered_when_the_node_is_deactivated_under_it(node: NodeProc
     assert rig.change_state(CLEANUP)
 
 
+def test_cores_are_bound_and_one_that_is_not_there_is_refused(node: NodeProcess, rig: Rig) -> None:
+    pid, usable = node.process.pid, sorted(os.sched_getaffinity(0))
+
+    def bound() -> set[int]:
+        return set().union(*(os.sched_getaffinity(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")))
+
+    assert rig.set_parameters(cpu__affinity=[4000]).successful
+    assert not rig.change_state(CONFIGURE)
+    rig.wait(lambda: "cpu.affinity: expected cores among" in rig.diagnostic("node").message, what="the cores named")
+    assert rig.set_parameters(cpu__affinity=usable[:1]).successful
+    assert rig.change_state(CONFIGURE)
+    assert bound() == {usable[0]}
+    assert not rig.set_parameters(cpu__affinity=usable).successful  # not while it is configured
+    assert rig.change_state(CLEANUP)
+    assert rig.set_parameters(cpu__affinity=usable).successful
+    assert rig.change_state(CONFIGURE)
+    assert bound() == set(usable)
+    assert rig.change_state(CLEANUP)
+
+
 def test_a_best_effort_camera(node: NodeProcess, rig: Rig, namespace: str) -> None:
     """auto takes what is offered; `reliable` gets nothing, and diagnostics name the policy."""
     other = Rig(f"{namespace}/best_effort", ReliabilityPolicy.BEST_EFFORT)
@@ -129,7 +150,10 @@ def test_a_best_effort_camera(node: NodeProcess, rig: Rig, namespace: str) -> No
         assert rig.set_parameters(input_reliability="reliable", topics__color=other.color.topic_name).successful
         assert rig.change_state(CONFIGURE)
         assert rig.change_state(ACTIVATE)
-        rig.wait_for_diagnostic("input color", WARN, "incompatible", "RELIABILITY")
+        rig.wait_for_diagnostic(
+            "input color", WARN, "incompatible: RELIABILITY: 'rig' offers best effort, we ask for reliable"
+        )
+        assert int(_value(rig, "input color", "incompatible QoS events")) == 1
         assert rig.change_state(DEACTIVATE)
         assert rig.change_state(CLEANUP)
 
