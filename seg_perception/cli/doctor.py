@@ -18,38 +18,42 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+from seg_perception.cli.checks import FAIL, OK, WARN, Check
 from seg_perception.cli.console import add_config, add_json
 
-OK, WARN, FAIL = "OK", "WARN", "FAIL"
 COLORS = {OK: "\033[32m", WARN: "\033[33m", FAIL: "\033[31m"}
 ENTER = "source scripts/env, or your ROS 2 and workspace (source /opt/ros/$ROS_DISTRO/setup.bash, install/setup.bash)"
 SHM_NEEDED = 256 << 20  # bytes: a 64 MB segment each for camera, node and two consumers
 RUNTIMES = {"onnxruntime": "onnx", "openvino": "openvino", "tensorrt": "tensorrt", "torch": "torch"}
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding; `fix` is the line that mends it."""
-
-    name: str
-    status: str
-    detail: str
-    fix: str = ""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_json(parser)
+    parser.add_argument(
+        "--camera", type=float, default=3.0, metavar="SECONDS", help="listen to the camera topics; 0 = do not"
+    )
+    parser.add_argument(
+        "--remap",
+        action="append",
+        default=[],
+        metavar="A:=B",
+        help="a topic's other name, as with ros2 run; repeatable",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 1 on WARN too")
 
 
 def execute(options: argparse.Namespace) -> int:
     checks = [finding for check in CHECKS for finding in _guarded(check)]
     checks += _guarded(lambda: check_config(options.config or ["tabletop"], options.set))
-    healthy = all(check.status != FAIL for check in checks)
+    if options.camera > 0:
+        checks += _guarded(lambda: check_camera(options))
+    bad = (FAIL, WARN) if options.strict else (FAIL,)
+    healthy = all(check.status not in bad for check in checks)
     if options.json:
         text = json.dumps({"ok": healthy, "checks": [asdict(check) for check in checks]}, indent=1)
         if options.json == "-":
@@ -231,6 +235,19 @@ def check_config(sources: list[str], overrides: list[str]) -> Iterator[Check]:
         return
     planners = ", ".join(planner.plugin for planner in config.grasping.planners) or "none"
     yield Check(name, OK, f"segmenter {config.segmenter.plugin}, tracker {config.tracker.plugin}, planners {planners}")
+
+
+def check_camera(options: argparse.Namespace) -> Iterator[Check]:
+    if importlib.util.find_spec("rclpy") is None:
+        return  # said by check_ros
+    from seg_perception.config import ConfigError, load_config
+    from seg_perception.ros.camera_check import check_cameras
+
+    try:
+        config = load_config(*(options.config or ["tabletop"]), overrides=options.set)
+    except ConfigError:
+        return  # said by check_config
+    yield from check_cameras(config, options.camera, options.remap)
 
 
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
