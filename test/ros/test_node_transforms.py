@@ -128,6 +128,17 @@ def test_calls_answer_in_the_frame_they_ask_for(node: NodeProcess, rig: Rig, tf)
     assert reply.header.frame_id == "base_link"
 
 
+def test_another_target_frame_begins_new_tracks(node: NodeProcess, rig: Rig, tf) -> None:
+    film_with_tf(rig, tf, lambda: is_good(rig.objects[-1]) and rig.objects[-1].header.frame_id == "base_link", "3D")
+    before = rig.objects[-1].objects[0].id
+    film_with_tf(rig, tf, lambda: len(rig.objects) > 3, "more")
+    assert rig.objects[-1].objects[0].id == before  # iou3d keeps it
+    assert rig.set_parameters(target_frame="world").successful
+    film_with_tf(rig, tf, lambda: is_good(rig.objects[-1]) and rig.objects[-1].header.frame_id == "world", "the world")
+    assert rig.objects[-1].objects[0].id > before
+    assert rig.set_parameters(target_frame="base_link").successful
+
+
 def test_a_clock_that_jumps_back_starts_everything_anew(node: NodeProcess, rig: Rig, tf) -> None:
     clock = rig.node.create_publisher(Clock, "/clock", 10)
     assert rig.set_parameters(use_sim_time=True).successful
