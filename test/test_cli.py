@@ -394,6 +394,21 @@ def test_doctor_fails_on_a_config_that_cannot_run(tmp_path, capsys):
     assert "missing.onnx" in printed
 
 
+def test_doctor_knows_the_model(models_dir, tmp_path, capsys):
+    model = models_dir / "yolo11n-seg.onnx"
+    arguments = ["doctor", "--camera", "0", "--json", "--config", "yolo", "--set"]
+    assert main([*arguments, f"segmenter.model={model}"]) == 0
+    checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
+    assert "images 1x3x640x640, classes (80): person" in checks["model"]["detail"]
+    assert checks["model on onnxruntime"]["detail"] == "runs it"
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(model.read_bytes()[:1000])
+    assert main([*arguments, f"segmenter.model={broken}"]) == 1
+    checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["model"]["status"] == "FAIL"
+    assert str(broken) in checks["model"]["detail"]
+
+
 def test_doctor_runs_where_the_rest_cannot_be_imported(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('numba needs another NumPy')")
     process = start("doctor", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -49,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     checks = [finding for check in CHECKS for finding in _guarded(check)]
-    checks += _guarded(lambda: check_config(options.config or ["tabletop"], options.set))
+    checks += _guarded(lambda: check_config(options.config or ["tabletop"], options.set), "config")
+    checks += _guarded(lambda: check_model(options), "model")
     if options.camera > 0:
-        checks += _guarded(lambda: check_camera(options))
+        checks += _guarded(lambda: check_camera(options), "camera")
     bad = (FAIL, WARN) if options.strict else (FAIL,)
     healthy = all(check.status not in bad for check in checks)
     if options.json:
@@ -237,6 +238,42 @@ def check_config(sources: list[str], overrides: list[str]) -> Iterator[Check]:
     yield Check(name, OK, f"segmenter {config.segmenter.plugin}, tracker {config.tracker.plugin}, planners {planners}")
 
 
+def check_model(options: argparse.Namespace) -> Iterator[Check]:
+    from seg_perception.config import ConfigError, load_config
+
+    try:
+        section = load_config(*(options.config or ["tabletop"]), overrides=options.set).segmenter
+    except ConfigError:
+        return  # said by check_config
+    for key in ("model", "encoder", "decoder"):
+        path = Path(str(getattr(section.config, key, "") or ""))
+        if path.suffix and path.is_file():
+            yield from _model(key, path, section.plugin, section.config.backend.plugin)
+
+
+def _model(key: str, path: Path, plugin: str, backend: str) -> Iterator[Check]:
+    from seg_perception.zoo.inspection import inspect
+
+    about = inspect(path, plugin if key == "model" else "", support=key == "model")
+    inputs = ", ".join(f"{t['name']} {'x'.join('?' if n < 0 else str(n) for n in t['shape'])}" for t in about["inputs"])
+    names = about["class_names"]
+    known = f", classes ({len(names)}): {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
+    detail = f"{path.name}, {about['format']}, {about['bytes'] / 1e6:.1f} MB, inputs {inputs}{known}"
+    if key != "model":
+        yield Check(key, OK, detail)
+        return
+    if about["segmenter"] is None:
+        reasons = "; ".join(" ".join(reason.split()) for reason in about["refusals"].values())
+        fix = "write a sidecar: seg-perception models annotate --help"
+        yield Check(key, FAIL, f"{detail}; not recognised by '{plugin}': {reasons}", fix)
+        return
+    yield Check(key, OK, f"{detail}, family {about['family']}")
+    for row in about.get("runtimes", []):
+        wanted = row["runtime"].partition(" ")[0] == backend
+        status = WARN if wanted and row["refusal"] else OK
+        yield Check(f"model on {row['runtime']}", status, row["refusal"] or "runs it")
+
+
 def check_camera(options: argparse.Namespace) -> Iterator[Check]:
     if importlib.util.find_spec("rclpy") is None:
         return  # said by check_ros
@@ -262,14 +299,14 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
 )
 
 
-def _guarded(check: Callable[[], Iterator[Check]]) -> list[Check]:
+def _guarded(check: Callable[[], Iterator[Check]], name: str = "") -> list[Check]:
     """The findings of `check`; one that breaks is itself a finding."""
     findings = []
     try:
         for finding in check():
             findings.append(finding)
     except Exception as error:  # noqa: BLE001  a broken machine breaks in any way; the next checks must still run
-        name = getattr(check, "__name__", "config").removeprefix("check_").strip("<>")
+        name = name or check.__name__.removeprefix("check_")
         findings.append(
             Check(name, FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}", "mend the lines above first")
         )
