@@ -16,14 +16,17 @@ from seg_perception.geometry import rotation_with_z, transform
 from seg_perception.grasping import cups
 from seg_perception.grasping.gripper import load_jaws
 from seg_perception.grasping.planning import Asked
-from seg_perception.grasping.suction import Suction
+from seg_perception.grasping.suction import Suction, signs
+from seg_perception.grasping.weight import columns
 from seg_perception.pipeline import Pipeline, gravity_of
 from seg_perception.sim.picking.bench import _Seen
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
 from seg_perception.sim.picking.seal import Cup, check_seal
+from seg_perception.sim.picking.trial import Outcome
 
-CUPS = ("suction_10", "suction_16", "suction_20")
-SIGNS = ("uncovered", "rough", "uneven", "bulge", "load")
+CUPS = ("suction_6", "suction_10", "suction_16", "suction_20")
+SEAL_SIGNS = ("uncovered", "rough", "uneven", "bulge", "narrow")
+CARRY_SIGNS = ("load",)
 
 
 def main() -> None:
@@ -33,8 +36,8 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=10, help="places per target and cup")
     options = parser.parse_args()
     pipeline, jaws = Pipeline.from_config({}), load_jaws("robotiq_2f_85")
-    values: dict[str, list[float]] = {name: [] for name in SIGNS}
-    held: list[bool] = []
+    values: dict[str, list[float]] = {name: [] for name in (*SEAL_SIGNS, *CARRY_SIGNS)}
+    outcomes: list[Outcome] = []
     for kind in ("single", "clutter"):
         for seed in range(options.first, options.first + options.count):
             scene = make_scene(kind, SPLITS["development"] + seed, jaws)
@@ -47,24 +50,31 @@ def main() -> None:
                     continue
                 up = -gravity_of(seen.scene.frame, obj.support or seen.scene.support)
                 scene.world.reset()
+                weight = columns(np.asarray(obj.points, np.float64), up)
                 for name in CUPS:
                     planner = Suction(Suction.Config(gripper=name))
-                    cup = Cup.of(planner.cup)
+                    (cup,) = planner.cups
                     asked = Asked.of(obj, seen.points.without(target), 0.0, cups.FEWEST)
                     some = np.random.default_rng((seed, target)).integers(0, len(asked.points), options.places)
                     rows = cups.surfaces(asked.points, asked.points[some], cup.cup_radius)
                     for row in rows[rows[:, cups.COVERED] >= 0.6]:
-                        approach = planner.approach(row, -up)
+                        approach = planner.approach(row, -up, cup)
                         if approach is None:
                             continue
                         T = transform(rotation_with_z(approach), row[cups.X : cups.NX])
-                        verdict = check_seal(scene.world, target, scene.view.T_world_camera @ T, cup).outcome
-                        if verdict not in COLLISIONS:
-                            held.append(verdict.success)
-                            for sign, value in planner.signs(row[None], obj, up).items():
+                        T_world_grasp = scene.view.T_world_camera @ T
+                        outcome = check_seal(scene.world, target, T_world_grasp, Cup.of(cup)).outcome
+                        if outcome not in COLLISIONS:
+                            outcomes.append(outcome)
+                            for sign, value in signs(row[None], cup, weight, up).items():
                                 values[sign].append(float(value[0]))
-            print(f"{kind} {seed}: {len(held)} places", flush=True)
-    print("HOLDS =", fit({k: np.array(v) for k, v in values.items()}, np.array(held, float), SIGNS))
+            print(f"{kind} {seed}: {len(outcomes)} places", flush=True)
+    signals = {name: np.array(numbers) for name, numbers in values.items()}
+    sealed = np.array([outcome != Outcome.NO_SEAL for outcome in outcomes])
+    carried = np.array([outcome.success for outcome in outcomes])
+    print("SEALS =", fit(signals, sealed.astype(float), SEAL_SIGNS))
+    signals = {name: numbers[sealed] for name, numbers in signals.items()}
+    print("CARRIES =", fit(signals, carried[sealed].astype(float), CARRY_SIGNS))
 
 
 if __name__ == "__main__":

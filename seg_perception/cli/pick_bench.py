@@ -13,7 +13,7 @@ import yaml
 
 from seg_perception.cli.console import add_config, positive, progress, say
 from seg_perception.config import load_config, to_mapping
-from seg_perception.grasping.gripper import load_gripper
+from seg_perception.grasping.gripper import load_grippers
 from seg_perception.options import Selected
 from seg_perception.plugins import require
 from seg_perception.report import to_json, write_json
@@ -104,8 +104,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         overrides.append(f"segmenter.plugin={options.segmenter}")
     config = load_config(*(options.config or []), overrides=overrides)
     if options.gripper:  # jaws for the planners that have jaws, a cup for those that have cups
-        kind = type(load_gripper(options.gripper))
-        names = [p.plugin for p in config.grasping.planners if isinstance(load_gripper(_gripper(p)), kind)]
+        kind = type(load_grippers(options.gripper)[0])
+        names = [p.plugin for p in config.grasping.planners if isinstance(load_grippers(_gripper(p))[0], kind)]
         if not names:
             raise ValueError(f"gripper '{options.gripper}': no planner here works with a {kind.__name__}")
         overrides += [f"grasping.{name}.gripper={options.gripper}" for name in names]

@@ -11,37 +11,43 @@ import numpy as np
 from numba import njit
 
 # A candidate's row.
-X, Y, Z, NX, NY, NZ, ROUGH, UNEVEN, BULGE, COVERED, POINTS = range(11)
+X, Y, Z, NX, NY, NZ, ROUGH, UNEVEN, BULGE, COVERED, NARROW = range(11)
 
 SECTORS = 16  # of the rim
 RING_IN, RING_OUT = 0.003, 0.0035  # m inside and outside of the lip, where its surface must be seen
 FEWEST = 12  # points under a cup that make a surface
 ONTO = 0.0015  # m outside of the lip up to which the surface must reach
+PATCH = 0.009  # m around the middle, the least that a surface is fitted to: depth is noisy
+BEYOND = 0.007  # m outside of the lip, where a wide surface still goes on
 
 
 @njit(cache=True, nogil=True)
 def surfaces(points, places, radius):  # type: ignore[no-untyped-def]
     """Rows (K, 11) of what lies under a cup of that `radius` set down at each of `places` (K, 3): contact, normal
-    towards the camera, root mean square residual of a quadric, unevenness under the lip, rise into the cup, and the
-    share of the lip with surface under it; NaN where there is none. `points` (N, 3) m, camera frame."""
+    towards the camera, root mean square residual of a quadric, unevenness under the lip, rise into the cup, the
+    share of the lip with surface under it, and the share beyond which the surface soon ends; NaN where there is none. `points` (N, 3) m, camera frame."""
     out = np.full((len(places), 11), np.nan)
-    patch = np.empty((len(points), 3))
-    reach = radius + RING_OUT
+    patch, beyond = np.empty((len(points), 3)), np.empty((len(points), 3))
+    reach, farthest = max(radius + RING_OUT, PATCH), radius + BEYOND
     for k in range(len(places)):
-        m = 0
+        m = n = 0
         for i in range(len(points)):
             x, y, z = points[i, 0] - places[k, 0], points[i, 1] - places[k, 1], points[i, 2] - places[k, 2]
-            if x * x + y * y + z * z < reach * reach:
+            away = x * x + y * y + z * z
+            if away < reach * reach:
                 patch[m, 0], patch[m, 1], patch[m, 2] = x, y, z
                 m += 1
+            if (radius + RING_OUT) * (radius + RING_OUT) < away < farthest * farthest:
+                beyond[n, 0], beyond[n, 1], beyond[n, 2] = x, y, z
+                n += 1
         if m >= FEWEST:
-            _lip(patch[:m], places[k], radius, out[k])
+            _lip(patch[:m], beyond[:n], places[k], radius, out[k])
     return out
 
 
 @njit(cache=True, nogil=True)
-def _lip(patch, place, radius, row):  # type: ignore[no-untyped-def]
-    """Fills in `row` from the points around `place`, relative to it."""
+def _lip(patch, beyond, place, radius, row):  # type: ignore[no-untyped-def]
+    """Fills in `row` from the points around `place` and those a little farther away, relative to it."""
     frame, mean = _plane(patch)
     m = len(patch)
     a, b, h = np.empty(m), np.empty(m), np.empty(m)
@@ -61,7 +67,10 @@ def _lip(patch, place, radius, row):  # type: ignore[no-untyped-def]
         rough += residual * residual
         r = np.sqrt(u * u + v * v) * radius
         if r > radius - RING_IN and r < radius + RING_OUT:
-            sectors[int((np.arctan2(v, u) + np.pi) / (2 * np.pi) * SECTORS) % SECTORS] |= r > radius + ONTO - 0.002
+            sectors[_sector(u, v)] |= r > radius + ONTO - 0.002
+    goes_on = np.zeros(SECTORS, np.bool_)
+    for i in range(len(beyond)):
+        goes_on[_sector((beyond[i] * frame[:, 0]).sum(), (beyond[i] * frame[:, 1]).sum())] = True
     normal = frame[:, 2] - (q[1] * frame[:, 0] + q[2] * frame[:, 1]) / radius
     normal = normal / np.sqrt((normal * normal).sum())
     contact = place + mean + frame[:, 2] * q[0] + radius * (frame[:, 0] * a0 + frame[:, 1] * b0)
@@ -71,7 +80,12 @@ def _lip(patch, place, radius, row):  # type: ignore[no-untyped-def]
     row[UNEVEN] = 0.5 * np.sqrt((q[3] - q[5]) ** 2 + q[4] ** 2)  # of u^2 and v^2 on the unit circle
     row[BULGE] = -0.5 * (q[3] + q[5])  # the middle's height over the lip
     row[COVERED] = sectors.mean()
-    row[POINTS] = m
+    row[NARROW] = 1.0 - goes_on.mean()
+
+
+@njit(cache=True, nogil=True)
+def _sector(u, v):  # type: ignore[no-untyped-def]
+    return int((np.arctan2(v, u) + np.pi) / (2 * np.pi) * SECTORS) % SECTORS
 
 
 @njit(cache=True, nogil=True)

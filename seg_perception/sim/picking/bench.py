@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.config import Config, load_config
-from seg_perception.grasping.gripper import load_gripper
+from seg_perception.grasping.gripper import load_gripper, load_grippers
 from seg_perception.grasping.surroundings import ScenePoints, scene_points
 from seg_perception.masks import Masks
 from seg_perception.pipeline import Pipeline, gravity_of
@@ -133,7 +133,7 @@ def run_scene(settings: Settings, kind: str, seed: int) -> list[Trial]:
             start = time.perf_counter()
             grasps, verdict = seen.plan(target, planner)
             about |= {"planner": name, "milliseconds": 1000 * (time.perf_counter() - start)}
-            tried = [(g, bench.execute(scene, target, g, name)) for g in grasps[: settings.per_object]]
+            tried = [(g, bench.execute(scene, target, g)) for g in grasps[: settings.per_object]]
             for rank, (grasp, outcome) in enumerate(tried or [(None, verdict)]):
                 picture = None if outcome.outcome.success else seen.picture(target, grasp, outcome)
                 trials.append(Trial({**about, "rank": rank, **_record(grasp, outcome)}, picture))
@@ -198,29 +198,29 @@ class Bench:
                 )
         self.pipeline = Pipeline.from_config(config)
         self.planners = {s.plugin: planner for s, planner in zip(chosen, self.pipeline.planners, strict=True)}
-        self.grippers = {s.plugin: load_gripper(s.config.gripper) for s in chosen}
+        self.grippers = {g.name: g for s in chosen for g in load_grippers(s.config.gripper)}
         jaws = {g.name: g for g in self.grippers.values() if hasattr(g, "stroke")}
         if len(jaws) > 1:
             raise ValueError(f"planners: expected one gripper for all, got {', '.join(sorted(jaws))}")
-        cups = {g.name: Cup.of(g) for g in self.grippers.values() if not hasattr(g, "stroke")}
+        cups = [Cup.of(g) for g in self.grippers.values() if not hasattr(g, "stroke")]
         self.bounds: dict[str, Search] = {NAME: find_any} if jaws else {}
-        for name, cup in cups.items():
-            self.bounds[f"{CUP_NAME}, {name}"] = partial(_with_cup, cup)
+        if cups:
+            self.bounds[CUP_NAME] = partial(_with_cups, cups)
         self.gripper = next(iter(jaws.values()), None) or load_gripper(
             "robotiq_2f_85"
         )  # parked when only cups are tried
         self.pipeline.warm_up()
 
-    def execute(self, scene: PickScene, target: int, grasp: Grasp, planner: str) -> Verdict:
+    def execute(self, scene: PickScene, target: int, grasp: Grasp) -> Verdict:
         T_world_grasp = scene.view.T_world_camera @ grasp.T_camera_grasp
         if grasp.kind == GraspKind.SUCTION:
             scene.world.reset()
-            return check_seal(scene.world, target, T_world_grasp, Cup.of(self.grippers[planner]))
+            return check_seal(scene.world, target, T_world_grasp, Cup.of(self.grippers[grasp.gripper]))
         return execute(scene.world, target, T_world_grasp, grasp)
 
 
-def _with_cup(cup: Cup, world: World, target: int, seed: int) -> tuple[Grasp | None, Verdict]:
-    return find_any_seal(world, target, cup, seed)
+def _with_cups(cups: Sequence[Cup], world: World, target: int, seed: int) -> tuple[Grasp | None, Verdict]:
+    return find_any_seal(world, target, cups, seed)
 
 
 @lru_cache(maxsize=1)
@@ -262,5 +262,5 @@ def _record(grasp: Grasp | None, verdict: Verdict) -> dict[str, Any]:
         "slip": verdict.slip,
     }
     if grasp is not None:
-        record |= {"score": grasp.score, "width": grasp.width, "object_width": grasp.object_width}
+        record |= {"gripper": grasp.gripper, "score": grasp.score, "width": grasp.width, "object_width": grasp.object_width}
     return record

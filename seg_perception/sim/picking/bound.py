@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,8 +45,8 @@ def find_any(world: World, target: int, seed: int) -> tuple[Grasp | None, Verdic
     return None, Verdict(Outcome.NO_GRASP, other=f"{tried} tried, last: {last.outcome.value}")
 
 
-def find_any_seal(world: World, target: int, cup: Cup, seed: int) -> tuple[Grasp | None, Verdict]:
-    """A spot where the cup, square to the surface, holds thing `target`, or that none was found."""
+def find_any_seal(world: World, target: int, cups: Sequence[Cup], seed: int) -> tuple[Grasp | None, Verdict]:
+    """A spot where one of the cups, square to the surface, holds thing `target`, or that none was found."""
     rng = np.random.default_rng((seed, target))
     last = Verdict(Outcome.NO_GRASP, other="no surface from above")
     world.reset()
@@ -55,9 +57,10 @@ def find_any_seal(world: World, target: int, cup: Cup, seed: int) -> tuple[Grasp
         if spot is None or spot.thing != target or spot.normal[2] < np.cos(np.radians(TILTS[-1])):
             continue
         T = transform(rotation_with_z(-spot.normal), spot.point)
-        last = check_seal(world, target, T, cup)
-        if last.outcome.success:
-            return Grasp(T, 0.0, float("nan"), GraspKind.SUCTION, CUP_NAME), last
+        for cup in cups:
+            last = check_seal(world, target, T, cup)
+            if last.outcome.success:
+                return Grasp(T, 0.0, float("nan"), GraspKind.SUCTION, CUP_NAME), last
     return None, Verdict(Outcome.NO_GRASP, other=f"last: {last.outcome.value} {last.other}")
 
 
