@@ -61,6 +61,15 @@ def test_a_damaged_engine_counts_as_none(store, caplog):
     assert store.load(KEY) is None
 
 
+def test_an_engine_that_anybody_could_have_written_is_not_loaded(store):
+    store.save(KEY, b"engine", {})
+    store.folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"{store.folder} may be written by anybody, and an engine is code"):
+        store.load(KEY)
+    store.folder.chmod(0o700)
+    assert store.load(KEY).plan == b"engine"
+
+
 def test_the_nearest_other_engine_says_what_changed(store):
     assert store.why_not(KEY) == ""
     store.save(KEY, b"plan", {"build_seconds": 312.4})

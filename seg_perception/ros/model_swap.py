@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ from seg_perception.srv import SetModel
 from seg_perception.tracking import NoTracker
 
 SUFFIXES = ("", ".onnx")  # tried after a bare model name
+TRUSTING = ("trust_pickle",)
+LOADING = ("module", "plugins", "provider_options")  # ONNX Runtime's and TensorRT's can name libraries
+MODELS = ("model", "encoder", "decoder")
+NAMING = (*MODELS, "cache", "reference")
+FILES = (".onnx", ".pt", ".pt2", ".pth", ".xml", ".engine", ".plan", ".so", ".npz", ".npy", ".yaml", ".json")
 WAIT = 60.0  # s, for a call that waits without naming a timeout
 
 
@@ -139,6 +144,8 @@ class ModelSwap:
     def _wanted_config(self, request: Any) -> Config:
         kind = SetModel.Response
         current = to_mapping(self._node.parameters.config)["segmenter"]
+        if ":" in request.segmenter and request.segmenter != current["plugin"]:
+            raise RefusedError(kind.UNTRUSTED, f"segmenter: '{request.segmenter}' is code from anywhere: name a plugin")
         section = dict(current) if request.segmenter in ("", current["plugin"]) else {"plugin": request.segmenter}
         try:
             options = yaml.safe_load(request.options) if request.options.strip() else {}
@@ -148,8 +155,8 @@ class ModelSwap:
             raise RefusedError(
                 kind.INVALID, f"options: expected a mapping of segmenter keys, got {type(options).__name__}"
             )
-        for key in _files_in(options):
-            raise RefusedError(kind.UNTRUSTED, f"options: '{key}' names a file; only the member 'model' may")
+        for key, why in _untrusted(options):
+            raise RefusedError(kind.UNTRUSTED, f"options: '{key}' {why}")
         section = merge(section, options)
         if request.model:
             section["model"] = str(self._trusted(request.model))
@@ -179,9 +186,10 @@ class ModelSwap:
 
     def _folders(self) -> list[Path]:
         found = []
-        model = getattr(self._node.parameters.config.segmenter.config, "model", "")
-        if model and Path(model).expanduser().exists():
-            found.append(Path(os.path.abspath(Path(model).expanduser())).parent)
+        for key in MODELS:
+            model = getattr(self._node.parameters.config.segmenter.config, key, "")
+            if model and Path(model).expanduser().exists():
+                found.append(Path(os.path.abspath(Path(model).expanduser())).parent)
         try:
             found.append(Path(os.path.abspath(shipped("models"))))
         except FileNotFoundError:
@@ -194,13 +202,26 @@ class ModelSwap:
         return response
 
 
-def _files_in(options: Any, path: str = "") -> list[str]:
-    """Keys whose value looks like a file or is a plugin class from anywhere: those are code or close to it."""
-    found = []
-    for key, value in options.items() if isinstance(options, dict) else ():
-        name = f"{path}{key}"
-        if isinstance(value, dict):
-            found += _files_in(value, f"{name}.")
-        elif key == "model" or (isinstance(value, str) and (":" in value or "/" in value)):
-            found.append(name)
-    return found
+def _untrusted(options: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Keys that a caller may not set, and why: what names a file, code from anywhere, or says that code is trusted."""
+    if isinstance(options, dict):
+        for key, value in options.items():
+            name = f"{path}{key}"
+            if key in NAMING and value:
+                yield name, "names a file; only the member 'model' may"
+            elif key in TRUSTING and value:
+                yield name, "lets code in a file run: only the node's own configuration may"
+            elif key in LOADING and value:
+                yield name, "loads code: only the node's own configuration may"
+            else:
+                yield from _untrusted(value, name if isinstance(value, list) else f"{name}.")
+    elif isinstance(options, list):
+        for value in options:
+            yield from _untrusted(value, path)
+    elif isinstance(options, str) and _is_file(options):
+        yield path.removesuffix("."), f"names a file or code ('{options}'); only the member 'model' may name one"
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text may be a path, or a plugin class from anywhere: those are code or close to it."""
+    return any(c in text for c in ":/\\~") or Path(text).suffix.lower() in FILES or text == ".."

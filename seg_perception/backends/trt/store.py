@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,11 +70,17 @@ class EngineStore:
         self.folder = folder
 
     def load(self, key: EngineKey) -> Kept | None:
-        """The engine of this key; None when there is none, or none that is whole."""
+        """The engine of this key; None when there is none, or none that is whole.
+
+        Raises ConfigError where anybody may write: an engine is code.
+        """
         facts = self._facts(self._file(key, "json"))
         path = self._file(key, "engine")
         if facts is None or not path.is_file():
             return None
+        for place in (self.folder, path):
+            if place.stat().st_mode & stat.S_IWOTH and not place.stat().st_mode & stat.S_ISVTX:
+                raise ConfigError(f"{place} may be written by anybody, and an engine is code: chmod o-w {place}")
         plan = path.read_bytes()
         if hashlib.sha256(plan).hexdigest() != facts.get("sha256"):
             logger.warning("%s is damaged: it is not what was written; building it anew", path)
