@@ -20,7 +20,8 @@ CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has no
 TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
 FLAT = 0.15  # share of pixels well above the support that makes an object of them
 NOISY = 0.0003  # m; depth this smooth has no outliers
-SAMPLE, BOX_SAMPLE = 512, 2000  # points that decide on the support and that the box is fitted to
+SAMPLE, BOX_SAMPLE = 512, 2000  # points that decide on the support and that the box is fitted to, about
+ROOM = 3000  # for them
 X = np.array([1.0, 0.0, 0.0])
 
 
@@ -86,7 +87,7 @@ class Lifted(NamedTuple):
             low=np.zeros((n, 3)),
             high=np.zeros((n, 3)),
             samples=np.zeros(n, np.int64),
-            sample=np.empty((0 if has_up else n, 3, BOX_SAMPLE), np.float32),
+            sample=np.empty((0 if has_up else n, 3, ROOM), np.float32),
             centroid=np.zeros((n, 3)),
             spread=np.zeros((n, 3, 3)),
             start=np.cumsum(areas) - areas,
@@ -118,7 +119,7 @@ def _lift_one(depth, color, rays, ignore, spans, roi, planes, candidates, known,
     places = outlines.outline(kind)
     out.occluded[i] = outlines.occluded_ratio(places, kind, depth, roi, steps)
     keep, count = points.agreeing_pixels(kind, agreeing, rules.min_agreeing)
-    sample = np.empty((3, BOX_SAMPLE), np.float32)
+    sample = np.empty((3, ROOM), np.float32)
     n = points.sample_of(keep, z, rays, roi, max(1, count // SAMPLE), sample)
     support = known if known >= 0 else _carrier(sample[:, :n], planes[:candidates])
     out.support[i] = support

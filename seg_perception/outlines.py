@@ -11,7 +11,7 @@ from seg_perception.points import FOREIGN, height_of, row_flags, set_places, ste
 
 OUTLINE_REACH = 6  # px, how far to look past holes in the depth for what is beside the outline
 BESIDE = 4  # px outside the outline where the support is measured
-PLACES = 256  # of a long outline, about so many places are looked at
+PLACES = 160  # of a long outline, about so many places are looked at
 
 
 @njit(cache=True, nogil=True)

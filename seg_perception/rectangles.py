@@ -109,8 +109,8 @@ def hull(x, y):  # type: ignore[no-untyped-def]
         for k in range(len(x)):
             i = k if side == 0 else len(x) - 1 - k
             while n >= start + 2:
-                a, b = corners[n - 2], corners[n - 1]
-                if (b[0] - a[0]) * (y[i] - a[1]) - (b[1] - a[1]) * (x[i] - a[0]) > 0.0:
+                ax, ay = corners[n - 2, 0], corners[n - 2, 1]
+                if (corners[n - 1, 0] - ax) * (y[i] - ay) - (corners[n - 1, 1] - ay) * (x[i] - ax) > 0.0:
                     break
                 n -= 1
             corners[n, 0], corners[n, 1] = x[i], y[i]
@@ -124,24 +124,24 @@ def _column_ends(x, y):  # type: ignore[no-untyped-def]
     """The lowest and the highest point of each column, ordered by x."""
     low = x.min()
     scale = (COLUMNS - 1) / max(x.max() - low, 1e-12)
-    first = np.full(COLUMNS, -1, np.int64)
-    last = np.full(COLUMNS, -1, np.int64)
-    for i in range(len(x)):
+    ends = np.empty((COLUMNS, 4), x.dtype)  # x, y of the lowest and of the highest
+    ends[:, 1], ends[:, 3] = np.inf, -np.inf
+    for i in range(len(x)):  # no branch, which would often be guessed wrong
         k = int((x[i] - low) * scale)
-        if first[k] < 0 or y[i] < y[first[k]]:
-            first[k] = i
-        if last[k] < 0 or y[i] > y[last[k]]:
-            last[k] = i
-    chosen = np.empty(2 * COLUMNS, np.int64)
+        lower, higher = y[i] < ends[k, 1], y[i] > ends[k, 3]
+        ends[k, 0] = x[i] if lower else ends[k, 0]
+        ends[k, 1] = y[i] if lower else ends[k, 1]
+        ends[k, 2] = x[i] if higher else ends[k, 2]
+        ends[k, 3] = y[i] if higher else ends[k, 3]
+    chosen_x, chosen_y = np.empty(2 * COLUMNS, x.dtype), np.empty(2 * COLUMNS, x.dtype)
     n = 0
     for k in range(COLUMNS):
-        if first[k] >= 0:
-            a, b = first[k], last[k]
-            if x[b] < x[a]:
-                a, b = b, a
-            chosen[n], chosen[n + 1] = a, b
+        if ends[k, 1] <= ends[k, 3]:
+            first = 0 if ends[k, 0] <= ends[k, 2] else 2
+            chosen_x[n], chosen_y[n] = ends[k, first], ends[k, first + 1]
+            chosen_x[n + 1], chosen_y[n + 1] = ends[k, 2 - first], ends[k, 3 - first]
             n += 2
-    return x[chosen[:n]], y[chosen[:n]]
+    return chosen_x[:n], chosen_y[:n]
 
 
 @njit(cache=True, nogil=True)
@@ -181,8 +181,8 @@ def _farthest(hull, k, dx, dy):  # type: ignore[no-untyped-def]
     """The corner at or after `k` where the way along (dx, dy) ends; not reduced to the number of corners."""
     n = len(hull)
     for _ in range(n):
-        a, b = hull[k % n], hull[(k + 1) % n]
-        if (b[0] - a[0]) * dx + (b[1] - a[1]) * dy < 0:
+        i, j = k % n, (k + 1) % n
+        if (hull[j, 0] - hull[i, 0]) * dx + (hull[j, 1] - hull[i, 1]) * dy < 0:
             break
         k += 1
     return k
