@@ -33,8 +33,9 @@ SECTIONS = {
     ),
     "stages": (
         "The product's own path after inference: decode = scores, NMS and masks; fuse = supports, clean points, boxes, "
-        "ids; messages = main message, label image and object cloud, serialized. No grasps.",
-        ("instances", "threads", "decode_ms", "fuse_ms", "messages_ms", "total_ms"),
+        "ids; messages = main message, label image and object cloud, serialized. No grasps. The parts of fuse are by "
+        "the clock.",
+        ("instances", "threads", "decode_ms", "fuse_ms", "fuse_parts_ms", "messages_ms", "total_ms"),
     ),
     "node": (
         "A camera, the node, an empty node that only subscribes the same pair and answers, and a listener, each a "

@@ -22,7 +22,8 @@ from seg_perception.scene import Scene
 COUNTS = (1, 20, 100, 300)
 SECONDS = 8.0  # of each row
 LEAST = 10  # frames
-NOT_FUSED = ("segment", "grasp")  # the other laps of a scene are fusion: supports, objects, ids
+
+NOT_FUSED = ("segment", "grasp")  # the other laps of a scene are parts of fuse
 
 Serialise = Callable[[Scene], dict[str, bytes]]
 
@@ -38,6 +39,7 @@ def measure(sample: Sample, seconds: float) -> Row:
     """Medians of the stages for one sample, CPU time of the thread, ms; messages are null without ROS, and why."""
     serialise, why = serialiser()
     times: list[tuple[float, float, float]] = []
+    laps: list[dict[str, float]] = []
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder) / "outputs.npz"
@@ -55,10 +57,12 @@ def measure(sample: Sample, seconds: float) -> Row:
         if serialise is not None:
             serialise(scene)
         times.append((decoded, fused, time.thread_time() - start))
+        laps.append({name: seconds for name, seconds in scene.timings.items() if name not in NOT_FUSED})
         count = len(scene)
     decode, fuse, messages = (1e3 * float(v) for v in np.median(times[1:], axis=0))  # the first one compiles
     row: Row = {"instances": count, "threads": 1, "width": sample.frame.width, "height": sample.frame.height}
     row |= {"decode_ms": round(decode, 3), "fuse_ms": round(fuse, 3)}
+    row["fuse_parts_ms"] = {name: round(1e3 * float(np.median([lap[name] for lap in laps])), 3) for name in laps[-1]}
     row["messages_ms"] = round(messages, 3) if serialise is not None else None
     row["total_ms"] = round(decode + fuse + messages, 3) if serialise is not None else None
     return row if not why else {**row, "messages_reason": why}
