@@ -62,10 +62,22 @@ def maskformer(logits, maps, size, net, threshold):
     return mask2former(logits, maps, size, net, threshold, maps.shape[1:])
 
 
+def edges(size, shortest, longest):
+    """(height, width) of `get_size_with_aspect_ratio`: the image scaled to a shortest edge, unless the longest is then
+    over its limit; a raw size in floats, from which the long side is cut off, not rounded."""
+    height, width = size
+    edge, raw = shortest, float(shortest)
+    if float(max(size)) / float(min(size)) * shortest > longest:
+        raw = longest * float(min(size)) / float(max(size))
+        edge = int(np.rint(raw))
+    if min(size) == edge:
+        return height, width
+    return (int(raw * height / width), edge) if width < height else (edge, int(raw * width / height))
+
+
 def eomt(logits, maps, size, net, threshold):
     """The image lies top left in the network's input; masks stay whole where the original paints over them."""
-    scale = min(net[0] / size[0], net[1] / size[1])
-    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    rows, columns = edges(size, *net)
     maps = enlarge(np.ascontiguousarray(enlarge(maps, net)[:, :rows, :columns]), size)
     probabilities = softmax(logits)[:, :-1]
     ids = probabilities.argmax(axis=1)

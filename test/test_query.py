@@ -101,6 +101,29 @@ def test_the_choice_of_queries(seed, slots, queries):
     np.testing.assert_array_equal(rows, np.flatnonzero(soft.argmax(axis=1) != slots - 1))
 
 
+@settings(max_examples=200, deadline=None)
+@given(image=st.tuples(st.integers(20, 1300), st.integers(20, 1300)), net=st.sampled_from([128, 640]))
+def test_eomt_scales_images_to_the_very_pixel_as_transformers_does(image, net):
+    place = Query.FAMILIES["eomt"].preprocessing.place(image, (net, net))
+    height, width = query_reference.edges(image, net, net)
+    assert (place.scaled_height, place.scaled_width) == (min(height, net), min(width, net))
+
+
+@pytest.mark.parametrize(
+    ("image", "scaled"),  # by transformers 5.23, `get_size_with_aspect_ratio(image, 640, 640)`
+    [
+        ((480, 640), (480, 640)),
+        ((479, 641), (478, 640)),
+        ((289, 359), (515, 639)),
+        ((359, 289), (639, 515)),
+        ((720, 1280), (360, 640)),
+    ],
+)
+def test_odd_images_lose_a_pixel_in_eomt(image, scaled):
+    place = Query.FAMILIES["eomt"].preprocessing.place(image, (640, 640))
+    assert (place.scaled_height, place.scaled_width, place.top, place.left) == (*scaled, 0, 0)
+
+
 def test_boxes_of_rfdetr_are_its_own_in_image_pixels(models_dir, tmp_path):
     rig = build(models_dir, tmp_path, "rfdetr", score_threshold=0.6)
     outputs_of(rig, np.full((2, 5), -9, np.float32), blobs(2, 28, 28))

@@ -71,6 +71,24 @@ def test_components_of_the_argmax(models_dir, tmp_path, export, size):
     assert (np.diff(found.scores) <= 0).all()
 
 
+@pytest.mark.parametrize("count", [0, 1, 100, 300])
+def test_as_many_objects_as_there_are(models_dir, tmp_path, count):
+    """Squares of 3 cells, 4 cells apart, in an image of odd size."""
+    rig = build(models_dir, tmp_path, min_area=20)
+    maps = np.zeros((4, 128, 128), np.float32)
+    maps[0] = 1
+    for i in range(count):
+        maps[1 + i % 3, 7 * (i // 18) : 7 * (i // 18) + 3, 7 * (i % 18) : 7 * (i % 18) + 3] = 2
+    rig.given = {"logits": maps[None]}
+    found = rig.segmenter.segment(Frame(picture(333, 501)))
+    classes = enlarged(maps, (333, 501)).argmax(axis=0)
+    expected = [mask for c in (1, 2, 3) for mask in pieces(classes == c)]
+    assert len(expected) == count
+    if count <= 100:
+        same_masks(found, expected)
+    assert len(found) == min(count, rig.segmenter._config.max_detections)
+
+
 def test_what_the_network_itself_puts_out(models_dir, tmp_path):
     rig = build(models_dir, tmp_path)
     size = (150, 200)

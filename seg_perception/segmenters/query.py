@@ -100,7 +100,7 @@ class Query(NetworkSegmenter):
         "oneformer": Family(replace(_ARGMAX, argmax_of="logits"), IMAGENET),
         "eomt": Family(
             QueryContract(selection="best", score="class_and_mask", grid=NETWORK_GRID),
-            replace(_PADDED, padding=0.0),
+            replace(_PADDED, padding=0.0, rounding="transformers"),
             0.8,
         ),
         "detr": Family(replace(_ARGMAX, selection="winner"), _PADDED),

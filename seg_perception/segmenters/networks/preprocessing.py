@@ -28,6 +28,12 @@ class Preprocessing:
     white: float = option(1.0, "value of white before mean and std: 1 or 255", ge=0)
     mean: tuple[float, ...] = option((0.0, 0.0, 0.0), "taken off, one number per channel in the order of `color`")
     std: tuple[float, ...] = option((1.0, 1.0, 1.0), "divided by, one number per channel in the order of `color`")
+    rounding: str = option(
+        "nearest",
+        "of the scaled size, for longest_side; transformers: the short side to the nearest, the long side as its image "
+        "processors with a shortest and a longest edge have it, sometimes 1 px less than the input",
+        choices=("nearest", "transformers"),
+    )
     padding: float = option(-1.0, "gray around the image, 0 to 255; -1 = zero in the network's input", ge=-1, le=255)
 
     def __post_init__(self) -> None:
@@ -41,6 +47,8 @@ class Preprocessing:
         """Where an image of (height, width) lies in an input of (height, width)."""
         if self.resize == "stretch":
             return Letterbox(*image, *net, 0, 0, *net)
+        if self.resize == "longest_side" and self.rounding == "transformers":
+            return Letterbox(*image, *net, 0, 0, *_size_between_edges(image, net))
         box = Letterbox.fit(image, net)
         if self.resize == "letterbox":
             return box
@@ -50,6 +58,20 @@ class Preprocessing:
         """(3, 256) float32: the network's value of each level of each of its channels."""
         levels = np.arange(256, dtype=np.float64)[None] / 255 * self.white
         return ((levels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]).astype(np.float32)
+
+
+def _size_between_edges(image: tuple[int, int], net: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that transformers' `get_size_with_aspect_ratio` has for a shortest edge of net's height and a
+    longest edge of its width: the long side comes from the exact short one, cut to whole pixels, and float64 cuts."""
+    short, long = min(image), max(image)
+    exact: float = net[0]
+    if long / short * net[0] > net[1]:
+        exact = net[1] * float(short) / long
+    scaled = (round(exact), int(exact * long / short))
+    if scaled[0] == short:
+        scaled = (short, long)  # it is left as it is
+    height, width = scaled if image[0] <= image[1] else scaled[::-1]
+    return max(min(height, net[0]), 1), max(min(width, net[1]), 1)
 
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
