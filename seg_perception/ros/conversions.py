@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from seg_perception.encodings import BAYER, PACKED, PLANAR, ImageError, describe, packed_to_rgb, plane, to_rgb
 from seg_perception.geometry import unproject_pixels
 from seg_perception.ros.compressed_depth import PNG_SIGNATURE, decode_depth_payload, decode_png, refuse_png_bomb
-from seg_perception.ros.encodings import BAYER, PACKED, PLANAR, ImageError, describe, packed_to_rgb, plane, to_rgb
 from seg_perception.scene import Intrinsics
 
 __all__ = [

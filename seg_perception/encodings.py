@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pixel layouts of `sensor_msgs/Image` to RGB: one table of packed layouts, one of planar ones. No ROS import.
+"""Pixel layouts of `sensor_msgs/Image` to RGB: one table of packed layouts, one of planar ones.
 
 A new camera encoding is one line in `PACKED`, or one function in `PLANAR`. `image` is anything with the fields of
 `sensor_msgs/Image`. Layouts: https://docs.ros.org/en/rolling/p/sensor_msgs (image_encodings) and V4L2's pixel formats.
