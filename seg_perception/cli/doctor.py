@@ -136,6 +136,7 @@ def check_ros() -> Iterator[Check]:
         ("launch_ros", "no launch files without it"),
         ("cv_bridge", "needed only for rare image encodings"),
         ("vision_msgs", "no ~/detections without it"),
+        ("moveit_msgs", "no ~/collision_objects without it"),
     ):
         found = importlib.util.find_spec(module) is not None
         fix = "" if found else f"apt-get install ros-$ROS_DISTRO-{module.replace('_', '-')}"

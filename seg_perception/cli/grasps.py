@@ -15,7 +15,7 @@ from seg_perception.cli.console import add_config, positive, progress, say
 from seg_perception.config import Config, load_config
 from seg_perception.folder import RgbdFolder
 from seg_perception.grasp_view import grasp_rows
-from seg_perception.grasping.gripper import Gripper, SuctionCup, load_gripper
+from seg_perception.grasping.gripper import Gripper, SuctionCup, load_grippers
 from seg_perception.grasping.planning import pick_order
 from seg_perception.options import Selected
 from seg_perception.pipeline import Pipeline
@@ -38,7 +38,7 @@ def execute(options: argparse.Namespace) -> int:
     folder = RgbdFolder(options.folder)
     config = config_of(options)
     pipeline = Pipeline.from_config(config)
-    grippers = {g.name: g for p in config.grasping.planners if (g := _gripper(p)) is not None}
+    grippers = {g.name: g for p in config.grasping.planners for g in _grippers(p)}
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     count = min(len(folder), options.frames or len(folder))
@@ -60,8 +60,8 @@ def config_of(options: argparse.Namespace) -> Config:
     config = load_config(*files, overrides=options.set)
     if not options.gripper:
         return config
-    kind = type(load_gripper(options.gripper))
-    names = [p.plugin for p in config.grasping.planners if isinstance(_gripper(p), kind)]
+    kind = type(load_grippers(options.gripper)[0])
+    names = [p.plugin for p in config.grasping.planners if isinstance(next(iter(_grippers(p)), None), kind)]
     if not names:
         planner = "suction" if kind is SuctionCup else "antipodal"
         raise ValueError(
@@ -72,6 +72,6 @@ def config_of(options: argparse.Namespace) -> Config:
     return load_config(*files, overrides=[*options.set, *chosen])
 
 
-def _gripper(planner: Selected) -> Gripper | SuctionCup | None:
+def _grippers(planner: Selected) -> tuple[Gripper | SuctionCup, ...]:
     source: Any = getattr(planner.config, "gripper", None)
-    return None if source is None else load_gripper(source)
+    return () if source is None else load_grippers(source)

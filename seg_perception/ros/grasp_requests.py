@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from seg_perception.grasping.gripper import SuctionCup, load_gripper
+from seg_perception.grasping.gripper import SuctionCup, load_grippers
 from seg_perception.msg import GraspRequest
 from seg_perception.options import ConfigError, Selected, select, to_mapping
 from seg_perception.pipeline import Pipeline, gravity_of
@@ -124,15 +124,15 @@ def _unconfigured(name: str, configured: Mapping[str, Chosen]) -> Chosen:
 
 def _kind(selected: Selected) -> GraspKind | None:
     gripper = getattr(selected.config, "gripper", None)
-    return None if gripper is None else _kind_of(load_gripper(gripper))
+    return None if gripper is None else _kind_of(load_grippers(gripper))
 
 
-def _kind_of(gripper: Any) -> GraspKind:
-    return GraspKind.SUCTION if isinstance(gripper, SuctionCup) else GraspKind.PARALLEL_JAW
+def _kind_of(grippers: Sequence[Any]) -> GraspKind:
+    return GraspKind.SUCTION if isinstance(grippers[0], SuctionCup) else GraspKind.PARALLEL_JAW
 
 
 def _gripper_source(text: str) -> Any:
-    """A name, a path, or the mapping that `text` is as YAML."""
+    """A name, a path, several with commas between them, or the mapping that `text` is as YAML."""
     if ":" not in text:
         return text
     try:
@@ -144,7 +144,7 @@ def _gripper_source(text: str) -> Any:
 
 def _checked(source: Any) -> Any:
     try:
-        return load_gripper(source)
+        return load_grippers(source)
     except (ValueError, OSError) as error:
         text = str(error)
         raise BadRequestError(text if text.startswith("gripper") else f"gripper: {text}") from error

@@ -12,7 +12,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from seg_perception.draw import label_colors
-from seg_perception.grasping.gripper import Gripper, SuctionCup, load_gripper, shipped_grippers
+from seg_perception.grasping.gripper import Gripper, SuctionCup, load_gripper, load_grippers, shipped_grippers
 from seg_perception.grasping.gripper_shape import gripper_triangles
 from seg_perception.msg import Grasp, SegmentedObject, SegmentedObjectArray
 from seg_perception.options import Selected
@@ -71,8 +71,7 @@ class Markers:
 def grippers_of(planners: Sequence[Selected]) -> dict[str, Gripper | SuctionCup]:
     """What those planners plan for, by name."""
     sources = [getattr(planner.config, "gripper", None) for planner in planners]
-    grippers = [load_gripper(source) for source in sources if source is not None]
-    return {gripper.name: gripper for gripper in grippers}
+    return {gripper.name: gripper for source in sources if source is not None for gripper in load_grippers(source)}
 
 
 def marker_id(object_id: int) -> int:

@@ -112,6 +112,13 @@ def test_a_gripper_goes_to_the_planners_of_its_kind() -> None:
     assert {g.planner for g in grasps(BOTH, gripper="franka_hand")} == {"antipodal"}
 
 
+def test_several_cups_to_choose_from() -> None:
+    cups = {g.gripper for g in grasps(BOTH, gripper="suction_10,suction_16", count=40)}
+    assert cups <= {"suction_10", "suction_16"}
+    (obj,) = ask(BOTH, gripper="suction_16, suction_40", rows=(BALL,), count=40)
+    assert {g.gripper for g in obj.grasps} <= {"suction_16", "suction_40"}
+
+
 def test_kind() -> None:
     assert {g.kind for g in grasps(BOTH, kind=Grasp.SUCTION)} == {GraspKind.SUCTION}
     assert {g.kind for g in grasps(BOTH, kind=Grasp.PARALLEL_JAW)} == {GraspKind.PARALLEL_JAW}
