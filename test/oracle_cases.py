@@ -46,7 +46,7 @@ def boxes(count: int, size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.
 
 
 def yolo(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (1, 4 + 3 + 32, 525) of a raw head with `count` likely anchors, prototypes (1, 32, 40, 40): 160 px."""
+    """Predictions (1, 4 + 3 + 32, 525) of a raw head, 160 px, `count` anchors likely; prototypes (1, 32, 40, 40)."""
     rng = np.random.default_rng(seed)
     table = np.zeros((39, 525), np.float32)
     table[:2], table[2:4] = rng.uniform(0, 160, (2, 525)), rng.uniform(15, 60, (2, 525))

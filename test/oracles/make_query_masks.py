@@ -59,5 +59,4 @@ for family, processor in PROCESSORS.items():
             image = found["segmentation"].numpy().astype(np.int16)
             first = segments[0]["id"] if segments else 0  # some count from 0 with -1 for none, some from 1
             fixture[f"{key}_labels"] = np.where(image < first, 0, image - first + 1).astype(np.int16)
-        print(key, len(segments))
 np.savez_compressed("query_masks.npz", **fixture)

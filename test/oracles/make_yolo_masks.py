@@ -40,7 +40,6 @@ def main(models: Path, data: Path) -> None:
         kept = masks.amax((-2, -1)) > 0
         fixture[f"made_{count}_rows"] = torch.cat([boxes, rows[:, 4:6]], dim=1)[kept].numpy()
         fixture[f"made_{count}_masks"] = np.packbits(masks[kept].numpy().astype(bool))
-        print("made", count, int(kept.sum()))
     for name in ("yolo11n-seg", "yolo26n-seg_480x640"):
         model = YOLO(models / f"{name}.onnx", task="segment")
         imgsz = (640, 640) if name == "yolo11n-seg" else (480, 640)
@@ -56,7 +55,6 @@ def main(models: Path, data: Path) -> None:
             )
             fixture[f"{name}_{k}_rows"] = found.boxes.data.numpy()
             fixture[f"{name}_{k}_masks"] = np.packbits(masks)
-            print(name, k, len(masks), image.shape)
     np.savez_compressed("yolo_masks.npz", **fixture)
 
 

@@ -27,23 +27,14 @@ def components(
 @njit(cache=True, nogil=True)
 def _components(classes, depth, step, min_area):  # type: ignore[no-untyped-def]
     height, width = classes.shape
+    labels = np.zeros((height, width), np.int32)
+    most = 0
     if depth.size:
-        labels = _joined(classes, np.zeros((height, width), np.int32), depth, step)
-        _drop_small(labels, min_area)
+        most = _label_joined(classes, labels, depth, step, True, min_area, 0)
         _spread(classes, labels)
-    else:
-        labels = np.zeros((height, width), np.int32)
-    rest = _joined(classes, labels, np.empty((0, 0), np.float32), step)
-    if depth.size:
-        _drop_measured(rest, depth)
-    most = labels.max() if labels.size else 0
-    for y in range(height):
-        for x in range(width):
-            if labels[y, x] == 0 and rest[y, x] > 0:
-                labels[y, x] = rest[y, x] + most
-    _drop_small(labels, min_area)
-    numbers = np.zeros((labels.max() if labels.size else 0) + 1, np.int32)
-    kinds = np.empty(len(numbers), np.int32)
+    most = _label_joined(classes, labels, depth, step, False, min_area, most)
+    numbers = np.zeros(most + 1, np.int32)
+    kinds = np.empty(most, np.int32)
     n = 0
     for y in range(height):
         for x in range(width):
@@ -58,42 +49,96 @@ def _components(classes, depth, step, min_area):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _joined(classes, taken, depth, step):  # type: ignore[no-untyped-def]
-    """Components of the pixels that are not `taken`, by class, and by depth if there is one."""
+def _label_joined(classes, labels, depth, step, by_depth, min_area, most):  # type: ignore[no-untyped-def]
+    """Gives the components of the pixels that have no label yet the labels `most + 1`...; returns the last one.
+
+    By class, and with `by_depth` of measured pixels only, by depth. Without it a component most of whose pixels have
+    depth is left out, since depth has judged it already. So are those of fewer than `min_area` px.
+    """
+    runs, first = _runs(classes, labels, depth, step, by_depth)
+    parent = np.arange(len(runs))
+    for y in range(1, len(first) - 1):
+        above = first[y - 1]
+        for i in range(first[y], first[y + 1]):
+            while above < first[y] and runs[above, 2] < runs[i, 1]:  # they touch by a corner at the least
+                above += 1
+            j = above
+            while j < first[y] and runs[j, 1] <= runs[i, 2]:
+                if runs[i, 3] == runs[j, 3]:
+                    a, b = _root(parent, i), _root(parent, j)
+                    if a != b and (not by_depth or _continue(depth, step, y, runs[i], runs[j])):
+                        parent[max(a, b)] = min(a, b)
+                j += 1
+    area = np.zeros(len(runs), np.int64)
+    measured = np.zeros(len(runs), np.int64)
+    for i in range(len(runs)):
+        root = _root(parent, i)
+        area[root] += runs[i, 2] - runs[i, 1]
+        if depth.size and not by_depth:
+            for x in range(runs[i, 1], runs[i, 2]):
+                measured[root] += 1 if _measured(depth[runs[i, 0], x]) else -1
+    numbers = np.zeros(len(runs), np.int32)
+    for i in range(len(runs)):
+        root = _root(parent, i)
+        if area[root] < min_area or measured[root] > 0:
+            continue
+        if numbers[root] == 0:
+            most += 1
+            numbers[root] = most
+        labels[runs[i, 0], runs[i, 1] : runs[i, 2]] = numbers[root]
+    return most
+
+
+@njit(cache=True, nogil=True)
+def _runs(classes, labels, depth, step, by_depth):  # type: ignore[no-untyped-def]
+    """Rows `y, x_start, x_stop, class` of pixels that go on without a break, and the first one of each row of pixels."""
     height, width = classes.shape
-    labels = np.zeros((height, width), np.int32)
-    parent = np.zeros(height * width + 1, np.int32)
-    count = 0
+    runs = np.empty((4 * height + 64, 4), np.int32)
+    first = np.zeros(height + 1, np.int64)
+    n = 0
     for y in range(height):
+        first[y] = n
+        if n + width > len(runs):
+            more = np.empty((2 * len(runs) + width, 4), np.int32)
+            more[:n] = runs[:n]
+            runs = more
+        inside = False
         for x in range(width):
-            if classes[y, x] < 0 or taken[y, x] > 0 or (depth.size and not _measured(depth[y, x])):
+            kind = classes[y, x]
+            if kind < 0 or labels[y, x] > 0 or (by_depth and not _measured(depth[y, x])):
+                if inside:
+                    runs[n - 1, 2] = x
+                    inside = False
                 continue
-            label = 0
-            for k in range(4):
-                v, u = (y, x - 1) if k == 0 else (y - 1, x - 2 + k)
-                if v < 0 or u < 0 or u >= width or labels[v, u] == 0 or classes[v, u] != classes[y, x]:
+            if inside:
+                if kind == runs[n - 1, 3] and not (by_depth and _jumps(depth[y, x], depth[y, x - 1], step)):
                     continue
-                if depth.size:
-                    near = min(depth[y, x], depth[v, u])
-                    if abs(depth[y, x] - depth[v, u]) > step * max(1.0, near * near):
-                        continue
-                other = _root(parent, labels[v, u])
-                if label == 0:
-                    label = other
-                elif other != label:
-                    low, high = min(label, other), max(label, other)
-                    parent[high] = low
-                    label = low
-            if label == 0:
-                count += 1
-                parent[count] = count
-                label = count
-            labels[y, x] = label
-    for y in range(height):
-        for x in range(width):
-            if labels[y, x] > 0:
-                labels[y, x] = _root(parent, labels[y, x])
-    return labels
+                runs[n - 1, 2] = x
+            runs[n, 0] = y
+            runs[n, 1] = x
+            runs[n, 3] = kind
+            n += 1
+            inside = True
+        if inside:
+            runs[n - 1, 2] = width
+    first[height] = n
+    return runs[:n], first
+
+
+@njit(cache=True, nogil=True)
+def _continue(depth, step, y, run, above):  # type: ignore[no-untyped-def]
+    """Whether a pixel of `run` in row y touches one of `above`, in the row before, without a jump of depth."""
+    for x in range(max(run[1], above[1] - 1), min(run[2], above[2] + 1)):
+        for u in range(max(x - 1, above[1]), min(x + 2, above[2])):
+            if not _jumps(depth[y, x], depth[y - 1, u], step):
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _jumps(a, b, step):  # type: ignore[no-untyped-def]
+    near = min(a, b)
+    return abs(a - b) > step * max(1.0, near * near)
 
 
 @njit(cache=True, nogil=True)
@@ -110,41 +155,26 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _drop_small(labels, min_area):  # type: ignore[no-untyped-def]
-    height, width = labels.shape
-    area = np.zeros((labels.max() if labels.size else 0) + 1, np.int64)
-    for y in range(height):
-        for x in range(width):
-            area[labels[y, x]] += 1
-    for y in range(height):
-        for x in range(width):
-            if area[labels[y, x]] < min_area:
-                labels[y, x] = 0
-
-
-@njit(cache=True, nogil=True)
-def _drop_measured(labels, depth):  # type: ignore[no-untyped-def]
-    """Leaves only components most of whose pixels have no depth: of the others depth has already judged."""
-    height, width = labels.shape
-    more = np.zeros((labels.max() if labels.size else 0) + 1, np.int64)
-    for y in range(height):
-        for x in range(width):
-            more[labels[y, x]] += 1 if _measured(depth[y, x]) else -1
-    for y in range(height):
-        for x in range(width):
-            if more[labels[y, x]] > 0:
-                labels[y, x] = 0
-
-
-@njit(cache=True, nogil=True)
 def _spread(classes, labels):  # type: ignore[no-untyped-def]
     """Labels grow over the unlabelled pixels of their class, ring by ring."""
     height, width = classes.shape
-    queue = np.empty((height * width, 2), np.int32)
+    edge = np.zeros((height, width), np.bool_)  # labelled pixels beside unlabelled ones
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] == 0 and classes[y, x] >= 0:
+                count += 1
+                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                    v, u = y + dy, x + dx
+                    if 0 <= v < height and 0 <= u < width and labels[v, u] > 0 and classes[v, u] == classes[y, x]:
+                        edge[v, u] = True
+    if count == 0:
+        return
+    queue = np.empty((edge.sum() + count, 2), np.int32)
     tail = 0
     for y in range(height):
         for x in range(width):
-            if labels[y, x] > 0:
+            if edge[y, x]:
                 queue[tail, 0] = y
                 queue[tail, 1] = x
                 tail += 1

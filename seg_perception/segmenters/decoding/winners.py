@@ -22,8 +22,8 @@ def highest(maps, weights, height, width, least):  # type: ignore[no-untyped-def
     """(height, width) the first of `maps` (n, rows, columns), times its weight, that is highest, -1 where none is above
     `least`; and how many pixels each has, (n,)."""
     n, rows, columns = maps.shape
-    y_knot, y_weight, y_first = axis(rows, height)
-    x_knot, x_weight, x_first = axis(columns, width)
+    _, y_weight, y_first = axis(rows, height)
+    _, x_weight, x_first = axis(columns, width)
     out = np.empty((height, width), np.int32)
     won = np.zeros(n, np.int64)
     low = np.empty((n, columns), np.float32)
@@ -78,8 +78,8 @@ def highest(maps, weights, height, width, least):  # type: ignore[no-untyped-def
 def count_at_least(maps, weights, height, width, threshold):  # type: ignore[no-untyped-def]
     """(n,) pixels of a (height, width) image where each of `maps`, times its weight, is at least `threshold`."""
     n, rows, columns = maps.shape
-    y_knot, y_weight, y_first = axis(rows, height)
-    x_knot, x_weight, x_first = axis(columns, width)
+    _, y_weight, y_first = axis(rows, height)
+    _, x_weight, x_first = axis(columns, width)
     out = np.zeros(n, np.int64)
     low = np.empty(columns, np.float32)
     high = np.empty(columns, np.float32)
@@ -118,7 +118,7 @@ def _corners(upper, lower, weight, low, high):  # type: ignore[no-untyped-def]
         a, b, c, d = upper[k], upper[after], lower[k], lower[after]
         least, most = min(min(a, b), min(c, d)), max(max(a, b), max(c, d))
         sum_of_all = a + b + c + d
-        if not sum_of_all - sum_of_all == 0:
+        if sum_of_all - sum_of_all != 0:  # also of NaN
             low[k] = -np.inf
             high[k] = np.inf
         else:
