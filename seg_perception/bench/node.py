@@ -31,6 +31,7 @@ from seg_perception.options import ConfigError
 SECONDS, RATE = 60, 30.0
 WIDTH, HEIGHT = 1280, 720
 WARM = 3.0  # s of images before those that count
+STEADY = 3  # results from so many seconds of images
 START = 240.0  # s until the node is ready; its very first start compiles
 CAMERA_START = 120.0  # s; frames are rendered
 SETTLE = 2.5  # s after the last image; diagnostics come once a second
@@ -72,22 +73,34 @@ def run(rows: list[Row], progress: Progress, setup: Setup) -> None:
 
 
 def _measure(benches: list[_Bench], setup: Setup, progress: Progress, rows: list[Row]) -> None:
-    for bench in benches:
-        bench.camera.shoot(round(WARM * setup.rate), setup.rate)
-    for bench in benches:
-        bench.camera.answer(WARM + SLACK)
-    time.sleep(SETTLE)
+    _warm_up(benches, setup)
     begin = time.monotonic()
     for bench in benches:
         bench.begin()
     try:
-        for _ in progress(range(round(setup.seconds)), round(setup.seconds), "node", "s"):
+        for _ in progress(range(round(setup.seconds)), round(setup.seconds), "node", "second"):
             time.sleep(max(0.0, min(1.0, begin + setup.seconds - time.monotonic())))
         for bench in benches:
             bench.end()
         time.sleep(SETTLE)
     finally:  # what came by now is kept, also after ctrl-C
         rows += [bench.row() for bench in benches]
+
+
+def _warm_up(benches: list[_Bench], setup: Setup) -> None:
+    """Images until every node gives results steadily: a node may compile on the first thing it finds."""
+    begin = time.monotonic()
+    while True:
+        before = [len(bench.heard.results) for bench in benches]
+        for bench in benches:
+            bench.camera.shoot(round(WARM * setup.rate), setup.rate)
+        for bench in benches:
+            bench.camera.answer(WARM + SLACK)
+        time.sleep(SETTLE)
+        if all(len(bench.heard.results) - n >= STEADY for bench, n in zip(benches, before, strict=True)):
+            return
+        if time.monotonic() - begin > START:
+            raise ConfigError(f"node: fewer than {STEADY} results from {WARM:g} s of images, {START:.0f} s long")
 
 
 class _Bench:
