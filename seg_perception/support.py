@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seg_perception.geometry import ray_table
+from seg_perception.geometry import ray_planes
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Plane
-from seg_perception.surfaces.cells import Cells, fit_cells
-from seg_perception.surfaces.inverse_depth import inverse_depth
+from seg_perception.surfaces.cells import Cells, fit_cells, fit_depth_cells
 from seg_perception.surfaces.planes import large_planes
 from seg_perception.surfaces.surface import Surface
 
@@ -65,12 +64,11 @@ def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = Non
     """
     if frame.depth is None or frame.intrinsics is None or config.max_supports == 0:
         return ()
-    w = inverse_depth(frame.depth, config.min_depth, config.max_depth)
-    if masks is not None and len(masks):
-        w = np.where(masks.label_image() > 0, np.float32(0), w)
+    hidden = np.zeros(frame.depth.shape, np.uint16) if masks is None else masks.label_image()
     if frame.ignore is not None:
-        w = np.where(frame.ignore, np.float32(0), w)
-    found = search_supports(w, ray_table(frame.intrinsics), config, frame.gravity)
+        hidden = hidden | frame.ignore
+    rays = ray_planes(frame.intrinsics)
+    found = _search(fit_depth_cells(frame.depth, hidden, rays, config.min_depth, config.max_depth), config, frame.gravity)
     return tuple(surface.plane for surface in found.carrying)
 
 
@@ -95,7 +93,10 @@ def search_supports(
     w: NDArray[np.float32], rays: NDArray[np.float32], config: SupportConfig, gravity: NDArray[np.float64] | None = None
 ) -> Supports:
     """Supports in inverse depth `w` (H, W) 1/m, 0 = not measured, seen along `rays` (H, W, 2)."""
-    cells = fit_cells(w, rays)
+    return _search(fit_cells(w, rays), config, gravity)
+
+
+def _search(cells: Cells, config: SupportConfig, gravity: NDArray[np.float64] | None) -> Supports:
     noise = config.noise or float(np.clip(np.nan_to_num(cells.noise()), *NOISE_RANGE))
     coefficients, owner = large_planes(cells, noise, MIN_CELLS, MAX_PLANES)
     owner = _unite_slices(cells, coefficients, owner)

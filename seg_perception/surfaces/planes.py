@@ -77,6 +77,34 @@ def _fit_chosen(planes, chosen, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _tabulate(planes, free, n, stride, table):  # type: ignore[no-untyped-def]
+    """Columns x, y, w and unit normal of every `stride`-th of the `n` cells `free`; returns how many."""
+    m = 0
+    for k in range(0, n, stride):
+        cell = planes[free[k, 0], free[k, 1]]
+        gx, gy = cell[3], cell[4]
+        gc = cell[2] - gx * cell[0] - gy * cell[1]
+        scale = 1.0 / np.sqrt(gx * gx + gy * gy + gc * gc)
+        table[0, m], table[1, m], table[2, m] = cell[0], cell[1], cell[2]
+        table[3, m], table[4, m], table[5, m] = gx * scale, gy * scale, gc * scale
+        m += 1
+    return m
+
+
+@njit(cache=True, nogil=True)
+def _agreeing(table, m, plane, agree, bent, along):  # type: ignore[no-untyped-def]
+    """How many of the first `m` cells of the table agree with the plane: `_agrees`, without a branch."""
+    a, b, c = plane[0], plane[1], plane[2]
+    least = along * np.sqrt(a * a + b * b + c * c)
+    x, y, w, nx, ny, nc = table[0], table[1], table[2], table[3], table[4], table[5]
+    count = 0
+    for k in range(m):
+        off = abs(a * x[k] + b * y[k] + c - w[k])
+        count += (off <= agree + bent * w[k]) & (a * nx[k] + b * ny[k] + c * nc[k] > least)
+    return count
+
+
+@njit(cache=True, nogil=True)
 def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along):  # type: ignore[no-untyped-def]
     rows, columns = rms.shape
     owner = np.full((rows, columns), -1, np.int16)
@@ -90,12 +118,14 @@ def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along)
                 free[n, 1] = c
                 n += 1
     chosen = np.empty((rows * columns, 2), np.int64)
+    table = np.empty((6, rows * columns))
     found = 0
     rounds = 0
     while found < most and n >= least and rounds < 2 * most:
         rounds += 1
         best, best_count = np.zeros(3), 0
         stride = max(1, n // 1200)  # a sample of cells is enough to compare guesses
+        m = _tabulate(planes, free, n, stride, table)
         for g in range(guesses):
             r, c = free[(g * n) // guesses, 0], free[(g * n) // guesses, 1]
             count = 0
@@ -111,10 +141,7 @@ def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along)
             if count < 6:
                 continue
             guess = _fit_chosen(planes, chosen, count)
-            count = 0
-            for k in range(0, n, stride):
-                if _agrees(planes[free[k, 0], free[k, 1]], guess, agree, bent, along):
-                    count += 1
+            count = _agreeing(table, m, guess, agree, bent, along)
             if count > best_count:
                 best, best_count = guess, count
         if best_count * stride < least:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.geometry import rotation_with_z
+from seg_perception.rectangles import hull
 from seg_perception.scene import Plane
 
 ROUNDS = 4
@@ -48,12 +49,12 @@ class Surface:
         distance = 1.0 / np.linalg.norm(flat)
         normal = -distance * np.array([flat[1], flat[2], flat[0]])
         plane = Plane(normal, distance)
-        corners = np.concatenate([rays + side / 2 * np.array(sign) for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))])
-        points = np.column_stack([corners, np.ones(len(corners))])
-        points = points / (points @ [flat[1], flat[2], flat[0]])[:, None]
-        origin = points.mean(axis=0)
         axes = rotation_with_z(plane.normal)[:, :2].T
-        outline = cv2.convexHull(((points - origin) @ axes.T).astype(np.float32))[:, 0].astype(np.float64)
+        origin = _on_plane(rays, flat).mean(axis=0)
+        edge = hull(rays[:, 0], rays[:, 1])  # a plane's picture keeps what is convex
+        corners = np.concatenate([edge + side / 2 * np.array(sign) for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))])
+        across, along = axes @ (_on_plane(corners, flat) - origin).T
+        outline = hull(across, along)
         return cls(plane, curve, origin, axes, outline, len(cells))
 
     @property
@@ -78,21 +79,30 @@ class Surface:
         return self.origin + self.outline @ self.axes
 
 
+def _on_plane(rays: NDArray[np.float64], flat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (n, 3) m of the plane w = flat @ (1, x, y) along `rays` (n, 2)."""
+    points = np.ones((len(rays), 3))
+    points[:, :2] = rays
+    points /= (rays @ flat[1:] + flat[0])[:, None]
+    return points
+
+
 def _basis(rays: NDArray[np.float64]) -> NDArray[np.float64]:
-    x, y = rays[:, 0], rays[:, 1]
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    """(6, n)"""
+    x, y = np.ascontiguousarray(rays.T)
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
 
 
 def _fit_curve(rays: NDArray[np.float64], w: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
     terms = 6 if len(w) >= CURVED else 3
-    basis = _basis(rays)[:, :terms]
+    basis = _basis(rays)[:terms]
     ridge = np.diag([0.0, 0.0, 0.0, 1.0, 1.0, 1.0][:terms]) * STIFFNESS * STIFFNESS * len(w)
     used = np.ones(len(w), bool)
     curve = np.zeros(6)
     for _ in range(ROUNDS):
-        a, b = basis[used], w[used]
-        curve[:terms] = np.linalg.lstsq(a.T @ a + ridge, a.T @ b, rcond=None)[0]
-        off = np.abs(basis @ curve[:terms] - w)
+        a = basis * used
+        curve[:terms] = np.linalg.lstsq(a @ basis.T + ridge, a @ w, rcond=None)[0]
+        off = np.abs(curve[:terms] @ basis - w)
         limit = max(TRIM * noise, 2.5 * float(np.median(off)))
         near = off <= limit
         if near.sum() < max(3, terms) or (near == used).all():
@@ -106,4 +116,5 @@ def _flattened(rays: NDArray[np.float64], curve: NDArray[np.float64]) -> NDArray
     if not curve[3:].any():
         return np.zeros(3)
     basis = _basis(rays)
-    return np.linalg.lstsq(basis[:, :3], basis[:, 3:] @ curve[3:], rcond=None)[0]
+    a = basis[:3]
+    return np.linalg.lstsq(a @ a.T, a @ (curve[3:] @ basis[3:]), rcond=None)[0]
