@@ -94,11 +94,18 @@ class StandIn:
         self.unsupported: set[str] = set()  # operators
         self.builds = 0
         self.timings_given: list[bytes] = []
+        self.while_building: Callable[[], None] = lambda: None
         self.executions = 0
         self.DataType = enum.Enum("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64")
         self.TensorIOMode = enum.Enum("TensorIOMode", "NONE INPUT OUTPUT")
         self.TensorLocation = enum.Enum("TensorLocation", "DEVICE HOST")
-        self.BuilderFlag = enum.Enum("BuilderFlag", "TF32")
+        self.BuilderFlag = enum.Enum("BuilderFlag", "TF32 GPU_FALLBACK")
+        self.DeviceType = enum.Enum("DeviceType", "GPU DLA")
+        self.dla_cores = 0
+        self.libraries: list[str] = []  # of plugins
+        self.configs: list[Any] = []  # of each build
+        self.runtimes: list[Any] = []
+        self.own_plugins = False
         self.tf32: list[bool] = []  # of each build
         self.MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE")
         self.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
@@ -107,6 +114,20 @@ class StandIn:
         self.OnnxParser = lambda network, logger: _Parser(self, network)
         self.Runtime = lambda logger: _Runtime(self, self._first(logger))
         self._logger: Any = None
+
+    def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
+        self.own_plugins = namespace == ""
+        return True
+
+    def get_plugin_registry(self) -> Any:
+        def load_library(path: str) -> Any:
+            if self.fault("library"):
+                _complain(self._logger, "Error Code 1: cannot open shared object file")
+                return None
+            self.libraries.append(path)
+            return object()
+
+        return SimpleNamespace(load_library=load_library)
 
     def _first(self, logger: Any) -> Any:
         """TensorRT knows only the first logger it was given."""
@@ -189,6 +210,7 @@ class _Parser:
 class _Builder:
     def __init__(self, trt, logger):
         self._trt, self._logger = trt, logger
+        self.num_DLA_cores = trt.dla_cores
         if trt.fault("no builder"):
             _complain(logger, "Error Code 6: Unable to load library: libnvinfer_builder_resource_sm89.so.10.16.0")
             raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -206,6 +228,7 @@ class _Builder:
     def build_serialized_network(self, network, config):
         self._trt.builds += 1
         self._trt.tf32.append(config.tf32)
+        self._trt.configs.append(config)
         monitor = config.progress_monitor
         monitor.phase_start("Building engine", None, 4)
         for step in range(4):
@@ -216,7 +239,8 @@ class _Builder:
             _complain(self._logger, "Error Code 2: OutOfMemory (Requested size was 123 bytes.)")
             return None
         ranges = config.profiles[0].ranges if config.profiles else {}
-        config.timing_cache.data = b"timings" + bytes([self._trt.builds])
+        config.timing_cache.measured.add(self._trt.builds)
+        self._trt.while_building()
         return HEADER + json.dumps(ranges).encode() + b"\n" + network.data
 
 
@@ -234,10 +258,14 @@ class _BuilderConfig:
         self.profiles = []
         self.pools = {}
         self.tf32 = True
+        self.flags: set[Any] = set()
 
     def clear_flag(self, flag):
         assert flag is self._trt.BuilderFlag.TF32
         self.tf32 = False
+
+    def set_flag(self, flag):
+        self.flags.add(flag)
 
     def set_memory_pool_limit(self, pool, size):
         self.pools[pool] = size
@@ -252,7 +280,7 @@ class _BuilderConfig:
 
     def set_timing_cache(self, cache, ignore_mismatch):
         assert not ignore_mismatch
-        if cache.data and not cache.data.startswith(b"timings"):
+        if cache.foreign:
             return False
         self.timing_cache = cache
         return True
@@ -262,11 +290,19 @@ class _BuilderConfig:
 
 
 class _TimingCache:
+    """Measurements are numbers here: `timings` and a byte for each build that made one."""
+
     def __init__(self, data):
-        self.data = data
+        self.foreign = bool(data) and not data.startswith(b"timings")
+        self.measured = set() if self.foreign else set(data[len("timings") :])
+
+    def combine(self, other, ignore_mismatch):
+        assert not ignore_mismatch
+        self.measured |= other.measured
+        return not other.foreign
 
     def serialize(self):
-        return self.data
+        return b"timings" + bytes(sorted(self.measured))
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -278,6 +314,8 @@ class _Runtime:
         if trt.fault("no runtime"):
             _complain(logger, "CUDA driver version is insufficient for CUDA runtime version")
             raise TypeError("pybind11::init(): factory function returned nullptr")
+        self.DLA_core = -1
+        trt.runtimes.append(self)
 
     def deserialize_cuda_engine(self, plan):
         if self._trt.fault("deserialize") or not plan.startswith(HEADER):

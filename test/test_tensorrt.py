@@ -305,11 +305,65 @@ def test_a_kept_engine_that_is_of_no_use_is_built_anew(start, stand_in, contract
 def test_timings_are_given_to_the_next_build_and_foreign_ones_are_left_aside(start, stand_in, contracts, tmp_path):
     start(contracts / "stub_yolact5.onnx")
     start(contracts / "unet_smp_tiny.onnx")
-    assert stand_in.timings_given == [b"", b"timings\x01"]
+    assert stand_in.timings_given == [b"", b"timings\x01", b"timings\x01"]  # to build with, and to add to
     (timings,) = (tmp_path / "engines").glob("*.timings")
     timings.write_bytes(b"of another GPU")
     start(contracts / "stub_solov2_dense.onnx")
-    assert stand_in.timings_given[2:] == [b"of another GPU", b""]
+    assert stand_in.timings_given[3:] == [b"of another GPU", b"", b"of another GPU"]
+    assert timings.read_bytes() == b"timings\x03"
+
+
+def test_timings_that_another_process_kept_meanwhile_are_not_lost(start, stand_in, contracts, tmp_path):
+    start(contracts / "stub_yolact5.onnx")
+    (timings,) = (tmp_path / "engines").glob("*.timings")
+    stand_in.while_building = lambda: timings.write_bytes(b"timings" + bytes([1, 77]))
+    start(contracts / "unet_smp_tiny.onnx")
+    assert timings.read_bytes() == b"timings" + bytes([1, 2, 77])
+
+
+def test_plugin_libraries_are_loaded_before_the_model_and_belong_to_the_engine(start, stand_in, contracts, tmp_path):
+    library = tmp_path / "libgadgets.so"
+    library.write_bytes(b"one")
+    for builds in (1, 1):
+        start(contracts / "unet_smp_tiny.onnx", plugins=[str(library)])
+        assert (stand_in.builds, stand_in.own_plugins) == (builds, True)
+    assert stand_in.libraries == [str(library)]  # once per process
+    library.write_bytes(b"two")
+    start(contracts / "unet_smp_tiny.onnx", plugins=[str(library)])
+    assert stand_in.builds == 2  # another library may compute something else
+    with pytest.raises(ConfigError, match=r"plugins: no such library: .*libabsent\.so"):
+        start(contracts / "unet_smp_tiny.onnx", plugins=[str(tmp_path / "libabsent.so")])
+    stand_in.faults.add("library")
+    (tmp_path / "libother.so").touch()
+    with pytest.raises(ConfigError, match=r"cannot load .*libother\.so: .*cannot open shared object file"):
+        start(contracts / "unet_smp_tiny.onnx", plugins=[str(tmp_path / "libother.so")])
+
+
+def test_a_dla_core_takes_what_it_can(start, stand_in, contracts):
+    with pytest.raises(ConfigError, match=r"dla_core: 1, but TensorRT 10.16.0.0 finds no DLA here"):
+        start(contracts / "unet_smp_tiny.onnx", dla_core=1)
+    stand_in.dla_cores = 2
+    backend = start(contracts / "unet_smp_tiny.onnx", dla_core=1)
+    (config,) = stand_in.configs
+    assert config.default_device_type is stand_in.DeviceType.DLA
+    assert (config.DLA_core, stand_in.runtimes[-1].DLA_core) == (1, 1)
+    assert stand_in.BuilderFlag.GPU_FALLBACK in config.flags
+    for _ in range(4):
+        backend({"image": image(1, 3, 128, 128)})
+    assert not backend.recorded  # no CUDA graph
+    start(contracts / "unet_smp_tiny.onnx")
+    assert stand_in.builds == 2  # an engine for the GPU is another one
+
+
+def test_where_no_engine_may_be_built_the_line_says_which_is_missing(start, stand_in, contracts):
+    with pytest.raises(ConfigError, match=r"no engine of unet_smp_tiny.onnx for Stand-in .*on_engine_missing is fail"):
+        start(contracts / "unet_smp_tiny.onnx", on_engine_missing="fail")
+    assert stand_in.builds == 0
+    start(contracts / "unet_smp_tiny.onnx")
+    start(contracts / "unet_smp_tiny.onnx", on_engine_missing="fail")  # now there is one
+    with pytest.raises(ConfigError, match=r"the GPU or its driver changed from .* on_engine_missing is fail"):
+        start(contracts / "unet_smp_tiny.onnx", gpu={"name": "Another"}, on_engine_missing="fail")
+    assert stand_in.builds == 1
 
 
 def test_float16_is_converted_and_compared_with_the_original(start, stand_in, contracts, tmp_path):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
 import tempfile
@@ -23,7 +24,15 @@ from seg_perception.backends.trt.device import CudaDevice
 from seg_perception.backends.trt.driver import Gpu, check_fits, probe
 from seg_perception.backends.trt.execution import Execution
 from seg_perception.backends.trt.half import convert_to_half, converter
-from seg_perception.backends.trt.library import FLAVOURS, cuda_major, is_rtx, load_library, rtx_capability, title
+from seg_perception.backends.trt.library import (
+    FLAVOURS,
+    cuda_major,
+    is_rtx,
+    load_library,
+    load_operators,
+    rtx_capability,
+    title,
+)
 from seg_perception.backends.trt.log import NO_MEMORY, collecting_logger, reason
 from seg_perception.backends.trt.model import ModelFile, read_model
 from seg_perception.backends.trt.network import Unsupported, unsupported_nodes
@@ -57,6 +66,10 @@ class TensorRTConfig:
     shapes: tuple[str, ...] = option((), "of dynamic inputs: NAME=1x3x480x640, or NAME=SMALLEST..USUAL..LARGEST")
     optimization_level: int = option(3, "more finds faster kernels and builds longer", ge=0, le=5)
     workspace: int = option(0, "GPU memory a kernel may use while it works; 0 = all that is free", unit="MiB", ge=0)
+    plugins: tuple[str, ...] = option((), "libraries (.so) with further operators; they are code: trust them")
+    dla_core: int = option(
+        -1, "Jetson's accelerator takes the layers it can, the GPU the rest, no CUDA graph; -1 = GPU only", ge=-1, le=7
+    )
     cuda_graph: bool = option(True, "replay the whole network as one CUDA graph while the shapes stay")
     verify: bool = option(True, "compare a new engine with ONNX Runtime before it is used")
     tolerance: float = option(
@@ -118,6 +131,8 @@ class TensorRT:
         self._name = model.path.name
         self._machine = machine or this_machine(config)
         self.metadata: Mapping[str, str] = model.metadata
+        self._plugins = tuple(_library(name) for name in config.plugins)
+        load_operators(self._machine.trt, collecting_logger(self._machine.trt), self._plugins)
         self._execution = self._ready(model)
         self.inputs, self.outputs = self._execution.inputs, self._execution.outputs
         self._warm_up()
@@ -181,6 +196,7 @@ class TensorRT:
             half,
             tf32=config.precision != "model",
             capability=machine.gpu.capability,
+            dla_core=config.dla_core,
         )
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="seg_perception_") as folder:
@@ -196,8 +212,7 @@ class TensorRT:
         tell(Progress(f"comparing the engine of {self._name} with ONNX Runtime", 1.0))
         verified = self._verify(execution, model) if config.verify else {}
         store.save(key, built.plan, {"build_seconds": round(seconds, 1), "verified": verified})
-        if built.timings:
-            store.save_timings(owner, built.timings)
+        store.merge_timings(owner, built.timings)
         return execution
 
     def _key(self, model: ModelFile) -> EngineKey:
@@ -210,6 +225,8 @@ class TensorRT:
             "shapes": {name: str(shapes) for name, shapes in parse_shapes(config.shapes).items()},
             "optimization_level": config.optimization_level,
             "workspace": config.workspace,
+            "plugins": [hashlib.sha256(file.read_bytes()).hexdigest() for file in self._plugins],
+            "dla_core": config.dla_core,
             "platform": f"{platform.system()} {platform.machine()}",
         }
         return EngineKey(model.path.stem, fields)
@@ -224,12 +241,14 @@ class TensorRT:
                 self._runtime = runtime = trt.Runtime(trt_log)
             except TypeError as error:  # what the bindings make of a NULL
                 raise ConfigError(f"{title(trt)} does not start: {reason(trt_log.since(mark))}") from error
+            if self._config.dla_core >= 0:
+                runtime.DLA_core = self._config.dla_core
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             self._why = reason(trt_log.since(mark))
             return None
         try:
-            return Execution(trt, engine, device, self._name, self._config.cuda_graph)
+            return Execution(trt, engine, device, self._name, self._config.cuda_graph and self._config.dla_core < 0)
         except device.torch.cuda.OutOfMemoryError as error:
             raise ConfigError(f"{self._name}: {NO_MEMORY} ({' '.join(str(error).split())})") from error
 
@@ -245,3 +264,10 @@ class TensorRT:
         inputs = reference_inputs(self.inputs, self._execution.ranges, self._config.reference)
         for _ in range(2):
             self._execution.run(inputs)
+
+
+def _library(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError(f"plugins: no such library: {path}")
+    return path

@@ -36,14 +36,15 @@ class BuildOptions:
     half: bool = False  # the model was converted to float16
     tf32: bool = False  # float32 products may be taken in TF32
     capability: tuple[int, int] | None = None  # TensorRT-RTX builds without the GPU: the one it is for; None = any
+    dla_core: int = -1  # of a Jetson; what it cannot do runs on the GPU; -1 = all on the GPU
 
 
 @dataclass(frozen=True)
 class Built:
-    """A serialized engine, and TensorRT's measurements that make the next build quicker (may be empty)."""
+    """A serialized engine, and what adds TensorRT's measurements, which make the next build quicker, to those kept."""
 
     plan: bytes
-    timings: bytes
+    timings: Callable[[bytes], bytes]
 
 
 def build_engine(
@@ -80,6 +81,8 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
         build_config.clear_flag(trt.BuilderFlag.TF32)  # TensorRT's own default is to use it
     if is_rtx(trt) and options.capability is not None:
         _build_for(trt, build_config, options.capability)
+    if options.dla_core >= 0:
+        _use_dla(trt, builder, build_config, options.dla_core)
     if options.workspace:
         build_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MIB)
     for tensor in parsed.inputs():
@@ -99,7 +102,8 @@ def _build(trt: Any, model: Path, options: BuildOptions, timings: bytes, monitor
         raise BuildCancelledError(f"the build of {model.name} was cancelled; nothing was kept")
     if plan is None:
         raise ConfigError(f"{title(trt)} cannot build {model.name}: {reason(logger.since(mark))}")
-    return Built(bytes(plan), bytes(build_config.get_timing_cache().serialize()) if keeps_timings else b"")
+    parts = (parsed, build_config)  # all of it must live as long as the measurements are asked for
+    return Built(bytes(plan), lambda kept: _merged(parts[1], kept) if keeps_timings else b"")
 
 
 def _build_for(rtx: Any, rtx_build_config: Any, capability: tuple[int, int]) -> None:
@@ -113,6 +117,27 @@ def _reuse_timings(build_config: Any, timings: bytes) -> None:
     timing_cache = build_config.create_timing_cache(timings)
     if timing_cache is None or not build_config.set_timing_cache(timing_cache, False):
         build_config.set_timing_cache(build_config.create_timing_cache(b""), False)
+
+
+def _merged(build_config: Any, kept: bytes) -> bytes:
+    """This build's measurements and those that were kept; the latter count for nothing if they are of another GPU."""
+    timing_cache = build_config.get_timing_cache()
+    if kept:
+        other = build_config.create_timing_cache(kept)
+        if other is not None:
+            timing_cache.combine(other, False)  # False where they do not fit: then nothing was added
+    return bytes(timing_cache.serialize())
+
+
+def _use_dla(trt: Any, builder: Any, build_config: Any, core: int) -> None:
+    """Layers go to the accelerator where it can run them. Raises ConfigError: there is none, or not so many."""
+    cores = 0 if is_rtx(trt) else builder.num_DLA_cores
+    if core >= cores:
+        there = f"cores 0 to {cores - 1}" if cores else "no DLA here"
+        raise ConfigError(f"dla_core: {core}, but {title(trt)} finds {there} (only Jetsons have it, and Thor does not)")
+    build_config.default_device_type = trt.DeviceType.DLA
+    build_config.DLA_core = core
+    build_config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
 def _check_precision(trt: Any, model: Path, parsed: Parsed, half: bool) -> None:

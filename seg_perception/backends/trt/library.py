@@ -8,13 +8,18 @@ import importlib
 import importlib.util
 import logging
 import re
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from seg_perception.backends.trt.log import reason
 from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError
 
 logger = logging.getLogger(__name__)
+
+_LOADED: set[str] = set()  # plugin libraries: the registry is the process's, and refuses a second time
 
 FLAVOURS = {  # what a user calls it -> its module; the second name is that of a wheel without the meta package
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
@@ -60,6 +65,26 @@ def is_rtx(trt: Any) -> bool:
 def title(trt: Any) -> str:
     """Name and version for a line, e.g. TensorRT 10.16.1.11."""
     return f"{_name('tensorrt_rtx' if is_rtx(trt) else 'tensorrt')} {trt.__version__}"
+
+
+def load_operators(trt: Any, logger: Any, files: Sequence[Path]) -> None:
+    """Makes TensorRT's own plugins known, and those of further libraries, for parsing and for loading engines.
+
+    Raises ConfigError: a library that cannot be loaded, or TensorRT-RTX, which has no plugins.
+    """
+    if is_rtx(trt):
+        if files:
+            raise ConfigError(f"plugins: {title(trt)} takes no plugin libraries: use library: tensorrt")
+        return
+    trt.init_libnvinfer_plugins(logger, "")
+    registry = trt.get_plugin_registry()
+    for file in files:
+        if str(file) in _LOADED:
+            continue
+        mark = logger.mark()
+        if registry.load_library(str(file)) is None:
+            raise ConfigError(f"plugins: {title(trt)} cannot load {file}: {reason(logger.since(mark))}")
+        _LOADED.add(str(file))
 
 
 def rtx_capability(rtx: Any, capability: tuple[int, int]) -> Any:

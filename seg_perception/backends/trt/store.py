@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ DIFFERENCES = {  # a field of the key -> what its change means
     "shapes": "the shapes",
     "optimization_level": "the optimization level",
     "workspace": "the workspace",
+    "plugins": "the plugin libraries",
+    "dla_core": "the DLA core",
     "platform": "the platform",
     "schema": "the format of the cache",
 }
@@ -151,9 +153,19 @@ class EngineStore:
         path = self._timings(owner)
         return path.read_bytes() if path.is_file() else b""
 
-    def save_timings(self, owner: str, timings: bytes) -> None:
-        """Keeps them. Raises ConfigError as `save` does."""
-        self._write(self._timings(owner), timings)
+    def merge_timings(self, owner: str, merge: Callable[[bytes], bytes]) -> None:
+        """Keeps what `merge` makes of those kept so far; processes take turns. Raises ConfigError as `save` does."""
+        path = self.folder / f".{_file_name(owner)}.timings.lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = path.open("w")
+        except OSError as error:
+            raise self._refusal(path, 0, error) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds
+            merged = merge(self.timings(owner))
+            if merged:
+                self._write(self._timings(owner), merged)
 
     # ------------------------------------------------------------------------------------------------------------------
 
