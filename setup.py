@@ -19,6 +19,7 @@ EXTRAS = {
     "kserve": ["tritonclient[grpc,http]>=2.50"],
     "quantize": ["nncf>=2.14", "onnx>=1.16", "onnxruntime>=1.23", "openvino>=2025.0"],
     "text": ["tokenizers>=0.15"],
+    "video": ["torch>=2.6", "transformers>=5.0"],
     "metrics": ["prometheus-client>=0.14"],
     "capture": ["mcap>=1.1", "mcap-ros2-support>=0.5"],
     "sim": ["mujoco>=3.5"],
@@ -30,7 +31,7 @@ EXTRAS = {
 def config_files() -> dict[str, list[str]]:
     """The config tree, by folder, relative to here."""
     folders: dict[str, list[str]] = {}
-    for path in sorted(HERE.glob("config/**/*.*ml")):
+    for path in sorted(p for p in HERE.glob("config/**/*") if p.suffix in (".yaml", ".xml", ".json")):
         relative = path.relative_to(HERE)
         folders.setdefault(str(relative.parent), []).append(str(relative))
     return folders

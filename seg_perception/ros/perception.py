@@ -30,6 +30,7 @@ from seg_perception.ros.reports import Reports
 from seg_perception.ros.results import History, Result
 from seg_perception.ros.sync import JUMP, OFF_CLOCK
 from seg_perception.ros.transforms import LATEST, TransformError, Transforms
+from seg_perception.ros.watch import Watch
 from seg_perception.ros.workers import Segmented, Workers
 from seg_perception.scene import Frame, Scene, Status
 from seg_perception.segmenters.prompting import Prompts
@@ -55,6 +56,7 @@ class Perception:
         self.feed = Feed(config.sync.slop, depth_expected=bool(config.topics.depth))
         self.history = History(config.history)
         self.began = time.monotonic()
+        self.watch: Watch | None = None
         self.ready: float | None = None  # steady s, when frames began to be taken
         self._clock = node.get_clock()
         self._engine = engine
@@ -126,6 +128,7 @@ class Perception:
             return None  # only gathered for a call that wants more frames
         frame = self._with_gravity(frame, timeout=0.0)
         laps = {"pair": shot.waited, "decode": time.perf_counter() - start}
+        self.last_frame = frame
         loaded, instances = self._engine.segment(frame, self._prompts_at(frame, own))
         return Segmented(shot, frame, loaded, instances, calls, frames, laps, time.perf_counter())
 
@@ -186,13 +189,15 @@ class Perception:
                 clock.laps |= self._outputs.publish(result, config)  # what a call alone looked for is not the stream's
                 self._outputs.publish_timings(result, clock.laps, self._latency(shot))
                 self.history.add(result)
+                if self.watch is not None:
+                    self.watch.look(result, clock.laps, self._latency(shot))
         self._reports.done(clock.laps)
         for call in segmented.calls:
             call.deliver(result, has_depth=depth is not None or not self.feed.pairer.depth_expected)
 
     def _latency(self, shot: Shot) -> float:
         """s from the color image's stamp to the publishing of its objects; NaN if the stamp is of another clock."""
-        if not self._outputs.wants("timings"):
+        if self.watch is None and not self._outputs.wants("timings"):
             return float("nan")
         since_stamp = (self._clock.now().nanoseconds - shot.pair.stamp_ns) * 1e-9
         now = time.monotonic()

@@ -149,6 +149,7 @@ class LivePrompts:
         self._node = node
         self._calls = calls
         self._asked = Asked()
+        self._serial = 0
         group = ReentrantCallbackGroup()
         node.create_service(PromptSrv, "~/prompt", self._on_prompt, callback_group=group)
         Node.create_subscription(node, PointStamped, CLICKS, self._on_click, 5, callback_group=group)
@@ -163,16 +164,16 @@ class LivePrompts:
         asked = self._asked if own is None else own
         pipeline = self._node.engine.pipeline
         if asked.is_empty or pipeline is None or not asked.kinds <= prompt_kinds(pipeline.segmenter):
-            return Prompts()
+            return Prompts(serial=self._serial)
         try:
-            prompts = asked.at(frame, self._lookup_now)
+            prompts = replace(asked.at(frame, self._lookup_now), serial=self._serial)
             self._node.reports.solved("prompt")
             return prompts
         except (TransformError, PromptError) as error:
             if own is not None:
                 raise
             self._node.reports.problem("prompt", str(error))
-            return Prompts(nothing=True)
+            return Prompts(nothing=True, serial=self._serial)
 
     def _lookup_now(self, frame_id: str, frame: Frame) -> NDArray[np.float64]:
         """At the stamp, else, since a transform mostly comes after the image, the newest."""
@@ -208,7 +209,7 @@ class LivePrompts:
 
     def forget(self) -> None:
         """Back to what is configured."""
-        self._asked = Asked()
+        self._asked, self._serial = Asked(), self._serial + 1
 
     def _take(self, asked: Asked) -> tuple[int, str]:
         """Status of Prompt and a line; what is asked for holds from now on if the status is OK."""
@@ -231,9 +232,9 @@ class LivePrompts:
             return kind.BAD_REQUEST, str(error)
         except TransformError as error:
             return kind.NO_TRANSFORM, str(error)
-        self._asked = asked
+        self._asked, self._serial = asked, self._serial + 1
         if asked.texts or asked.is_empty:
-            node.engine.look_for(Prompts(asked.texts))
+            node.engine.look_for(Prompts(asked.texts, serial=self._serial))
             node.say_ready()  # with the class names that there are now
         return kind.OK, f"looking for {asked}{note}"
 
@@ -260,18 +261,21 @@ class LivePrompts:
                 self._node.get_logger().warning(f"click not taken: {text}")
                 return
             self._node.get_logger().info(f"click: {text}")
-            self._answer()
+            self._answer(stamp_ns(message.header.stamp))
 
         self._calls.start(answer)
 
-    def _answer(self) -> None:
-        """A result that is made for the prompt: of the last image, which the network has seen, else of the next."""
+    def _answer(self, stamp: int = 0) -> None:
+        """A result that is made for the prompt: of the last image, which the network has seen, else of the next.
+
+        The last image is meant when it is not old, or when the prompt has its `stamp`.
+        """
         node, perception = self._node, self._node.perception
         if perception is None:
             return
         seen, now = perception.last_frame, self._now()
         wanted = Wanted(now, node.parameters.config.segment_once.timeout)
-        fresh = seen is not None and abs(now - seen.stamp_ns) <= SAME_IMAGE * 1e9
+        fresh = seen is not None and (abs(now - seen.stamp_ns) <= SAME_IMAGE * 1e9 or stamp == seen.stamp_ns)
         if not (fresh and perception.feed.again(wanted)):
             perception.feed.want(wanted)
         node.executor.create_task(node.update_inputs)

@@ -23,14 +23,15 @@ class PromptError(ValueError):
 class Prompts:
     """What is looked for: `texts`, one class each; or `objects`, in pixels of the image. Both empty = as configured.
 
-    `roi` (4,) px x_min, y_min, x_max, y_max: only there. `nothing`: what is looked for cannot be seen now. Raises
-    PromptError: both, or more than MOST.
+    `roi` (4,) px x_min, y_min, x_max, y_max: only there. `nothing`: what is looked for cannot be seen now. `serial`
+    counts the askings: the same places of another serial are meant anew. Raises PromptError: both, or more than MOST.
     """
 
     texts: tuple[str, ...] = ()
     objects: tuple[Prompt, ...] = ()
     roi: tuple[float, float, float, float] | None = None
     nothing: bool = False
+    serial: int = 0
 
     def __post_init__(self) -> None:
         if self.texts and self.objects:
