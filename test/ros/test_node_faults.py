@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rig import RED, NodeProcess, Rig, color_picture, is_good
 from seg_perception.msg import SegmentedObject as Status
 from seg_perception.msg import SegmentedObjectArray
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.ros.conversions import stamp_ns
 
@@ -93,6 +93,16 @@ def test_depth_without_a_valid_pixel(rig: Rig) -> None:
     rig.wait_for_diagnostic("input depth", WARN, "depth/image_rect", "no valid pixel (all 0)", depth=spoil)
 
 
+def test_depth_in_other_units_than_its_encoding_says(rig: Rig) -> None:
+    def spoil(message: Image) -> None:
+        millimetres = np.frombuffer(message.data, np.uint16).astype(np.float32)
+        message.encoding, message.step = "32FC1", 4 * message.width
+        message.data = array.array("B", millimetres.tobytes())
+
+    words = ("median depth is 800 m", "are the units of this 32FC1 millimetres?", "depth.scale to 0.001")
+    rig.wait_for_diagnostic("input depth", WARN, *words, depth=spoil)
+
+
 def test_short_buffers(rig: Rig) -> None:
     def spoil(message: Image) -> None:
         message.data = array.array("B", bytes(message.data)[:1000])
@@ -149,6 +159,9 @@ def test_depth_in_another_frame(rig: Rig) -> None:
     (brick, *_) = film_status(rig, Status.DEPTH_MISALIGNED, depth=spoil)
     assert "camera_depth_optical_frame" in brick.status_text
     assert "camera_color_optical_frame" in brick.status_text
+    rig.wait_for_diagnostic(
+        "input depth", WARN, "is in frame 'camera_depth_optical_frame' but color is in", depth=spoil
+    )
     assert "no transform" in brick.status_text or "tf2_ros is not installed" in brick.status_text
     assert "depth.extrinsic" in brick.status_text
 
@@ -166,6 +179,19 @@ def test_stamps_that_never_pair(rig: Rig) -> None:
     film_status(rig, Status.NO_DEPTH_IMAGE, depth_shift=5.0)
     status = rig.wait_for_diagnostic("sync", WARN, "never pair", "sync.slop is 0.02", depth_shift=5.0)
     assert "last delta" in status.message
+
+
+def test_a_publisher_of_another_type_is_named(node: NodeProcess, rig: Rig) -> None:
+    other = rclpy.create_node("other_type", namespace=rig.node.get_namespace(), context=rig.context)
+    other.create_publisher(CompressedImage, "ignore_mask", 1)
+    words = (
+        "nothing on",
+        "/ignore_mask",
+        "published as sensor_msgs/msg/CompressedImage and not as sensor_msgs/msg/Image",
+    )
+    rig.wait_for_diagnostic("input ignore_mask", WARN, *words)
+    other.destroy_node()
+    rig.wait_for_diagnostic("input ignore_mask", DiagnosticStatus.OK)
 
 
 def test_no_color(rig: Rig) -> None:
