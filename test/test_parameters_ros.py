@@ -78,7 +78,7 @@ def test_the_segmenter_decides_which_parameters_exist(make) -> None:
     assert not node.node.has_parameter("segmenter.score_threshold")
     assert node.parameters.load().segmenter.plugin == "tabletop"
     assert node.set(segmenter__plugin="yolo").successful
-    assert node.get("segmenter.score_threshold") == 0.25  # what was given for the first yolo is forgotten
+    assert node.get("segmenter.score_threshold") == -1  # what was given for the first yolo is forgotten
 
 
 def test_a_misspelled_override_fails_and_names_the_nearest(make) -> None:

@@ -7,13 +7,17 @@ import hashlib
 import cv2
 import numpy as np
 import pytest
-from contract_models import picture
+from contract_models import beside, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg_perception.options import ConfigError
+from seg_perception.cli import main
+from seg_perception.options import ConfigError, parse
 from seg_perception.segmenters.networks.preprocessing import IMAGENET, InputWriter, Preprocessing
 from seg_perception.segmenters.networks.sidecar import constant_inputs, read_sidecar
+from seg_perception.segmenters.semantic import Semantic
+from seg_perception.zoo.embedding import embed
+from seg_perception.zoo.subject import recognise
 
 WHOLE = """
 family: mask2former
@@ -138,3 +142,55 @@ def test_without_a_gray_the_padding_is_zero_and_a_new_size_starts_anew():
 def test_odd_normalisation_is_refused(values):
     with pytest.raises(ConfigError, match="expected"):
         Preprocessing(**values)
+
+
+# -- inside the file ---------------------------------------------------------------------------------------------------
+
+SAID = {"family": "semantic", "names": ["background", "bolt", "nut", "pin"], "thresholds": {"score": 0.3}}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_sidecar_inside_an_onnx_file_is_as_good_as_one_beside_it(models_dir, tmp_path, runtime):
+    pytest.importorskip(runtime)
+    model = beside(tmp_path, models_dir / "contracts" / "unet_smp_tiny.onnx", None)
+    plain = model.read_bytes()
+    for said in (
+        {**SAID, "names": ["a", "b", "c", "d"]},
+        {**SAID, "sha256": "0" * 64},
+    ):  # the second replaces the first
+        embed(model, said)
+    assert 0 < len(model.read_bytes()) - len(plain) < 200
+    network = Semantic(parse(Semantic.Config, {"model": str(model), "backend": runtime}))
+    assert (network.family, network.class_names[1:], network._score_threshold) == (
+        "semantic",
+        ("bolt", "nut", "pin"),
+        0.3,
+    )
+    assert not list(tmp_path.glob("*.yaml")) + list(tmp_path.glob(".*part"))
+    model.with_suffix(".yaml").write_text("names: [background, x, y, z]")  # the file beside it has the last word
+    network = Semantic(parse(Semantic.Config, {"model": str(model), "backend": runtime}))
+    assert (network.class_names[1:], network._score_threshold) == (("x", "y", "z"), 0.3)
+
+
+def test_annotate_embeds_and_the_tools_find_it(models_dir, tmp_path, capsys):
+    model = beside(tmp_path, models_dir / "contracts" / "unet_smp_tiny.onnx", None)
+    assert (
+        main(["models", "annotate", str(model), "--names", ",".join(SAID["names"]), "--family", "semantic", "--embed"])
+        == 0
+    )
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert read_sidecar(model).sha256 == digest
+    model.with_suffix(".yaml").unlink()
+    subject = recognise(model)
+    assert (subject.plugin, subject.describe().class_names) == ("semantic", tuple(SAID["names"]))
+    capsys.readouterr()
+
+
+def test_what_cannot_carry_a_sidecar(tmp_path):
+    for name, content in (("net.xml", b"<net/>"), ("net.onnx", b"no protobuf")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=r"only an ONNX file|not (a readable|an) ONNX"):
+            embed(tmp_path / name, SAID)
+        assert (tmp_path / name).read_bytes() == content
+    with pytest.raises(ConfigError, match=r"net.onnx: its metadata 'seg_perception': unknown key 'familly'"):
+        read_sidecar(tmp_path / "net.onnx", {"seg_perception": "familly: eomt"})

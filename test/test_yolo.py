@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from contract_models import beside
 from yolo_reference import dense_masks, detections, image_boxes, network_input
 
 from seg_perception.options import ConfigError, describe, parse, to_mapping
@@ -364,12 +365,35 @@ def test_another_network_is_refused_with_what_was_seen_and_expected(models_dir, 
     with pytest.raises(ConfigError) as error:
         load(models_dir / "contracts" / f"{export}.onnx", **options)
     text = str(error.value)
-    assert f"{export}.onnx is not a YOLO segmentation network" in text
+    assert f"{export}.onnx is not certainly a YOLO segmentation network" in text
     assert reason in text
     seen, _, expected = text.partition("expected\n")
     assert "input" in seen
     assert "float32" in seen
     assert "prototypes    (1, K, height / 4, width / 4)" in expected
+    assert f"say it in {export}.yaml beside the model:\n  family: yolo_raw   # or yolo_final, yolov5" in expected
+
+
+def test_a_sidecar_settles_what_a_file_without_metadata_is(models_dir, tmp_path):
+    export = models_dir / "contracts" / "stub_yolov5_seg.onnx"
+    said = {"family": "yolov5", "names": ["a", "b", "c"], "thresholds": {"score": 0.4}}
+    yolo = load(beside(tmp_path, export, said))
+    assert (yolo._head.kind, yolo.class_names, yolo._score_threshold) == ("v5", ("a", "b", "c"), 0.4)
+    assert load(beside(tmp_path, export, said), score_threshold=0.6)._score_threshold == 0.6
+    assert load(beside(tmp_path, export, said), class_names=["x", "y", "z"]).class_names == ("x", "y", "z")
+    with pytest.raises(ConfigError, match=r"output0 has 40, but its head has 6 \+ 32 columns"):
+        load(beside(tmp_path, export, {**said, "family": "yolo_final"}))
+    with pytest.raises(ConfigError, match="family: expected one of yolo, yolo_raw, yolo_final, yolov5, got 'eomt'"):
+        load(beside(tmp_path, export, {**said, "family": "eomt"}))
+    with pytest.raises(ConfigError, match=r"stub_yolov5_seg\.yaml: decoding: a YOLO has its own"):
+        load(beside(tmp_path, export, {**said, "decoding": {"grid": 384}}))
+
+
+def test_names_in_a_sidecar_stand_before_those_of_the_metadata(models_dir, tmp_path):
+    model = beside(tmp_path, models_dir / "contracts" / "yolov8-seg_tiny_raw.onnx", {"names": ["bolt", "nut", "pin"]})
+    yolo = load(model)
+    assert (yolo.class_names, yolo._score_threshold) == (("bolt", "nut", "pin"), 0.25)
+    assert not yolo._head.final
 
 
 def test_a_yolo_for_another_task_is_named(models_dir):

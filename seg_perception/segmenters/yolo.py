@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,9 +20,11 @@ from seg_perception.segmenters.networks.class_names import allowed_classes
 from seg_perception.segmenters.networks.ignore import ignored_share
 from seg_perception.segmenters.networks.letterbox import Letterbox
 from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
+from seg_perception.segmenters.networks.sidecar import Sidecar, read_sidecar, sidecar_path
 
 EXPORT_HINT = "`yolo export model=yolo11n-seg.pt format=onnx` makes one"
-FIXED = ("model", "class_names", "input_size", "backend")
+FIXED = ("model", "family", "class_names", "input_size", "backend")
+SCORE_THRESHOLD = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +34,19 @@ class YoloConfig:
     """Which network, and which of its detections count."""
 
     model: str = option("", "ONNX file, relative to the working directory or to the shipped models/ folder")
-    score_threshold: float = option(0.25, "detections up to this score are dropped", ge=0, le=1, live=True)
+    family: str = option("", "layout of the outputs; empty = as the model's metadata or its shapes say")
+    score_threshold: float = option(
+        -1.0, "detections up to this score are dropped; -1 = as the sidecar has it, else 0.25", ge=-1, le=1, live=True
+    )
     iou_threshold: float = option(
         0.7, "of two boxes of a class that overlap more, the better stays; no effect with NMS in the graph",
         ge=0, le=1, live=True,
     )  # fmt: skip
     max_detections: int = option(300, "detections per image, best scores first", ge=1, le=10000, live=True)
     classes: tuple[str, ...] = option((), "names of the classes that count; empty = all", live=True)
-    class_names: tuple[str, ...] = option((), "class names in order of id; empty = as the model's metadata has them")
+    class_names: tuple[str, ...] = option(
+        (), "class names in order of id; empty = as the sidecar or the model's metadata has them"
+    )
     input_size: int = option(
         0, "longest side of the input of a model exported with a free one; 0 = as exported", unit="px", ge=0, le=8192
     )
@@ -55,16 +64,34 @@ class Yolo:
     """
 
     Config = YoloConfig
+    FAMILIES: ClassVar[Mapping[str, str]] = {
+        "yolo": "",  # as metadata or shapes say
+        "yolo_raw": "raw",
+        "yolo_final": "final",
+        "yolov5": "v5",
+    }
 
     def __init__(self, config: YoloConfig) -> None:
         path = find_model(config.model, EXPORT_HINT, config.backend)
-        self._setup(config, start_backend(config.backend, path), fingerprint(path))
+        backend = start_backend(config.backend, path)
+        sidecar = read_sidecar(path, backend.metadata)
+        for key in ("preprocessing", "decoding", "inputs"):
+            if getattr(sidecar, key):
+                raise ConfigError(f"{sidecar_path(path).name}: {key}: a YOLO has its own, always the same")
+        self._setup(config, backend, fingerprint(path), sidecar)
 
-    def _setup(self, config: YoloConfig, backend: Backend, model: str) -> None:
+    def _setup(self, config: YoloConfig, backend: Backend, model: str, sidecar: Sidecar) -> None:
         self._config = config
         self._backend = backend
+        self._sidecar = sidecar
         self.model = model
-        self._head = recognise(backend, config.model, config.class_names, config.input_size)
+        self.family = config.family or sidecar.family or "yolo"
+        if self.family not in self.FAMILIES:
+            raise ConfigError(f"family: expected one of {', '.join(self.FAMILIES)}, got '{self.family}'")
+        names = config.class_names or sidecar.class_names
+        self._head = recognise(backend, config.model, names, config.input_size, self.FAMILIES[self.family])
+        asked = (config.score_threshold, sidecar.thresholds.score, SCORE_THRESHOLD)
+        self._score_threshold = next(score for score in asked if score >= 0)
         self.class_names = self._head.class_names
         self._allowed = allowed_classes(config.classes, self.class_names)
         self._letterbox: Letterbox | None = None
@@ -77,7 +104,7 @@ class Yolo:
             if getattr(config, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot change while the model is loaded: configure the segmenter anew")
         other = object.__new__(Yolo)
-        other._setup(config, self._backend, self.model)
+        other._setup(config, self._backend, self.model, self._sidecar)
         return other
 
     def warm_up(self) -> None:
@@ -89,7 +116,7 @@ class Yolo:
         letterbox = self._letterbox_of(frame)
         letterbox.write(frame.color, self._tensor)
         outputs = self._backend({head.image: self._tensor})
-        found = head.detect(outputs, config.score_threshold, config.iou_threshold, config.max_detections, self._allowed)
+        found = head.detect(outputs, self._score_threshold, config.iou_threshold, config.max_detections, self._allowed)
         if found.broken:
             self._warn(f"{self.model}: {found.broken} detections with NaN or inf dropped (float16 overflow?)")
         boxes = letterbox.to_image(found.boxes)

@@ -13,6 +13,7 @@ import yaml
 from seg_perception.options import ConfigError, parse
 from seg_perception.segmenters.networks.sidecar import Sidecar, sidecar_path
 from seg_perception.zoo.download import file_digest
+from seg_perception.zoo.embedding import embed
 from seg_perception.zoo.manifest import read_manifest
 from seg_perception.zoo.subject import Subject, UnrecognisedError, recognise
 
@@ -20,10 +21,11 @@ ORDER = ("family", "names", "preprocessing", "decoding", "thresholds", "inputs",
 
 
 def annotate(
-    path: Path, changes: Mapping[str, Any], plugin: str = "", decoder: Path | None = None
+    path: Path, changes: Mapping[str, Any], plugin: str = "", decoder: Path | None = None, inside: bool = False
 ) -> tuple[Path, Subject]:
     """Writes `changes` (keys of a sidecar) over what the sidecar says, with the file's SHA-256; returns its path and
     the segmenter that now reads the model. If none does, the sidecar is left as it was and ConfigError raised.
+    `inside`: an ONNX file carries the same in its metadata as well, and is another file by its SHA-256 then.
     """
     if not path.is_file():
         raise ConfigError(f"no such model file: {path}")
@@ -35,12 +37,16 @@ def annotate(
     parse(Sidecar, values, str(target))
     write_sidecar(target, values)
     try:
-        return target, recognise(path, plugin, decoder)
+        subject = recognise(path, plugin, decoder)
     except ConfigError as error:
         target.unlink() if before is None else target.write_text(before, encoding="utf-8")
         if isinstance(error, UnrecognisedError):
             raise ConfigError(f"{path.name}: that settles nothing, no sidecar written: {error.listing}") from None
         raise
+    if inside:
+        embed(path, values)
+        write_sidecar(target, {**values, "sha256": file_digest(path)})
+    return target, subject
 
 
 def copy_sidecar(source: Path, target: Path, about: str) -> None:

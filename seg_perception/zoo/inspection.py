@@ -40,10 +40,10 @@ def inspect(path: Path, plugin: str = "", decoder: Path | None = None, support: 
     known = [name for name, model in read_manifest().items() if model.sha256 == digest]
     about["known_as"] = known[0] if known else None
     about["sidecar"] = str(sidecar_path(path)) if sidecar_path(path).is_file() else None
-    sidecar = read_sidecar(path)
+    inputs, outputs, metadata = described(path)
+    sidecar = read_sidecar(path, metadata)
     licence = sidecar.licence or (read_manifest()[known[0]].licence if known else "")
     about |= {"licence": licence, "source": sidecar.source}
-    inputs, outputs, metadata = described(path)
     about["inputs"], about["outputs"] = ([_tensor(spec) for spec in specs] for specs in (inputs, outputs))
     about["metadata"] = {key: str(value)[:2000] for key, value in metadata.items()}
     about |= _recognised(path, plugin, decoder)

@@ -79,25 +79,25 @@ def quantised(path: Path) -> bool:
 
 
 def _read_model(data: mmap.mmap, about: OnnxFile) -> None:
-    for number, value, span in _fields(data, 0, len(data)):
+    for number, value, span in fields_of(data, 0, len(data)):
         if number == MODEL["ir_version"]:
             about.ir_version = value
         elif number == MODEL["producer"]:
-            about.producer = _text(data, span)
+            about.producer = text_of(data, span)
         elif number == MODEL["producer_version"]:
-            about.producer = f"{about.producer} {_text(data, span)}".strip()
+            about.producer = f"{about.producer} {text_of(data, span)}".strip()
         elif number == MODEL["graph"]:
             _read_graph(data, span, about, 0)
         elif number == MODEL["opset"]:
-            parts = {n: (v, s) for n, v, s in _fields(data, *span)}
-            domain = _text(data, parts[1][1]) if 1 in parts else ""
+            parts = {n: (v, s) for n, v, s in fields_of(data, *span)}
+            domain = text_of(data, parts[1][1]) if 1 in parts else ""
             about.opsets[domain or "ai.onnx"] = parts[2][0] if 2 in parts else 0
 
 
 def _read_graph(data: mmap.mmap, span: tuple[int, int], about: OnnxFile, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"graphs within graphs, {depth} deep")
-    for number, _, inner in _fields(data, *span):
+    for number, _, inner in fields_of(data, *span):
         if number == GRAPH["node"]:
             _read_node(data, inner, about, depth)
         elif number == GRAPH["initializer"]:
@@ -106,13 +106,13 @@ def _read_graph(data: mmap.mmap, span: tuple[int, int], about: OnnxFile, depth: 
 
 def _read_node(data: mmap.mmap, span: tuple[int, int], about: OnnxFile, depth: int) -> None:
     operator, domain = "", ""
-    for number, _, inner in _fields(data, *span):
+    for number, _, inner in fields_of(data, *span):
         if number == NODE["operator"]:
-            operator = _text(data, inner)
+            operator = text_of(data, inner)
         elif number == NODE["domain"]:
-            domain = _text(data, inner)
+            domain = text_of(data, inner)
         elif number == NODE["attribute"]:
-            for kind, _, part in _fields(data, *inner):
+            for kind, _, part in fields_of(data, *inner):
                 if kind in (ATTRIBUTE["graph"], ATTRIBUTE["graphs"]):
                     _read_graph(data, part, about, depth + 1)
                 elif kind == ATTRIBUTE["tensor"]:
@@ -123,7 +123,7 @@ def _read_node(data: mmap.mmap, span: tuple[int, int], about: OnnxFile, depth: i
 def _read_tensor(data: mmap.mmap, span: tuple[int, int], about: OnnxFile) -> None:
     sizes: list[int] = []
     kind = 0
-    for number, value, inner in _fields(data, *span):
+    for number, value, inner in fields_of(data, *span):
         if number == TENSOR["dims"]:
             sizes += list(_varints(data, inner)) if inner[1] else [value]
         elif number == TENSOR["type"]:
@@ -133,7 +133,7 @@ def _read_tensor(data: mmap.mmap, span: tuple[int, int], about: OnnxFile) -> Non
     about.weights[TYPES.get(kind, f"type {kind}")] += math.prod(sizes)
 
 
-def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, tuple[int, int]]]:
+def fields_of(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, tuple[int, int]]]:
     """(number, value of a varint, where the bytes of a longer one are) of each field of the message in start..stop."""
     at = start
     while at < stop:
@@ -175,7 +175,7 @@ def _varints(data: mmap.mmap, span: tuple[int, int]) -> Iterator[int]:
         yield value
 
 
-def _text(data: mmap.mmap, span: tuple[int, int]) -> str:
+def text_of(data: mmap.mmap, span: tuple[int, int]) -> str:
     if span[1] - span[0] > LONGEST:
         raise ValueError(f"a name of {span[1] - span[0]} bytes")
     return data[slice(*span)].decode()

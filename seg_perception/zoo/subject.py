@@ -225,7 +225,7 @@ def is_promptable(plugin: type) -> bool:
 
 
 def _candidates(path: Path, plugin: str, decoder: Path | None, options: Mapping[str, Any]) -> Iterator[Subject]:
-    family = read_sidecar(path).family
+    family = read_sidecar(path, described(path)[2]).family
     known = families()
     pair = decoder or _decoder_of(path)
     names = [plugin] if plugin else [known[family]] if family in known else [name for name, _ in _plugins()]

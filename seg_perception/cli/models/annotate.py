@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other key, e.g. decoding.background=0"
     )
     parser.add_argument("--segmenter", default="", metavar="NAME", help="the plugin that reads it")
+    parser.add_argument("--embed", action="store_true", help="into the metadata of the ONNX file as well")
     parser.add_argument("--decoder", type=Path, metavar="FILE", help="the decoder of a SAM")
     add_json(parser)
 
@@ -31,7 +32,8 @@ def execute(options: argparse.Namespace) -> int:
     given = {key: getattr(options, key) for key in ("family", "licence", "source") if getattr(options, key)}
     if options.names:
         given["names"] = _names(options.names)
-    path, subject = annotate(options.file, {**pairs(options.set), **given}, options.segmenter, options.decoder)
+    changes = {**pairs(options.set), **given}
+    path, subject = annotate(options.file, changes, options.segmenter, options.decoder, options.embed)
     result: dict[str, Any] = {"sidecar": str(path), "segmenter": subject.plugin}
     if options.json:
         write_result(result, options.json)

@@ -91,7 +91,7 @@ def _label_joined(classes, labels, depth, step, by_depth, min_area, most):  # ty
 
 @njit(cache=True, nogil=True)
 def _runs(classes, labels, depth, step, by_depth):  # type: ignore[no-untyped-def]
-    """Rows `y, x_start, x_stop, class` of pixels that go on without a break, and the first one of each row of pixels."""
+    """Rows `y, x_start, x_stop, class` of pixels that go on without a break; and where each row of pixels begins."""
     height, width = classes.shape
     runs = np.empty((4 * height + 64, 4), np.int32)
     first = np.zeros(height + 1, np.int64)

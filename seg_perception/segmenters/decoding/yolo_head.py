@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ EXPECTED = """expected
   predictions   (1, 4 + classes + K, anchors), or (1, anchors, 5 + classes + K) of a YOLOv5,
                 or (1, rows, 6 + K) when NMS is in the graph
   prototypes    (1, K, height / 4, width / 4)"""
+
+SIDECAR_LINES = ("  family: yolo_raw   # or yolo_final, yolov5", "  names: [...]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +123,10 @@ class YoloHead:
         return found[allowed[class_ids]]
 
 
-def recognise(backend: Backend, name: str, class_names: tuple[str, ...] = (), input_size: int = 0) -> YoloHead:
-    """The head of the network in `backend`; `class_names` and `input_size` (px) stand in for its metadata.
+def recognise(
+    backend: Backend, name: str, class_names: tuple[str, ...] = (), input_size: int = 0, kind: str = ""
+) -> YoloHead:
+    """The head of the network in `backend`; `class_names`, `input_size` (px) and `kind` stand in for its metadata.
 
     Raises ConfigError with a table of what was seen and expected when it is not certainly a YOLO segmentation network.
     """
@@ -147,7 +152,7 @@ def recognise(backend: Backend, name: str, class_names: tuple[str, ...] = (), in
     if own_names and len(names) != len(own_names):
         raise ConfigError(f"class_names: the model has {len(own_names)} classes, got {len(names)} names")
     size, free_size = _input_size(image, meta, input_size)
-    kind = _kind_of(meta, predictions.shape, len(names), K, size)
+    kind = kind or _kind_of(meta, predictions.shape, len(names), K, size)
     if not kind:
         raise _unknown(backend, name, f"without Ultralytics' metadata, {predictions.name} fits neither head")
     columns = predictions.shape[1] if kind == "raw" else predictions.shape[2]
@@ -204,4 +209,6 @@ def _unknown(backend: Backend, name: str, reason: str) -> ConfigError:
     rows = [f"  {kind:<7} {spec.name:<14} {spec.shape} {spec.dtype}" for kind, spec in seen[:12]]
     known = {key: backend.metadata[key] for key in ("task", "head", "end2end", "args") if key in backend.metadata}
     rows.append(f"  metadata {known or 'none of a YOLO'}")
-    return ConfigError("\n".join([f"{name} is not a YOLO segmentation network: {reason}; seen", *rows, EXPECTED]))
+    sidecar = [f"say it in {PurePath(name).stem}.yaml beside the model:", *SIDECAR_LINES]
+    about = f"{name} is not certainly a YOLO segmentation network: {reason}; seen"
+    return ConfigError("\n".join([about, *rows, EXPECTED, *sidecar]))

@@ -71,8 +71,8 @@ class NetworkSegmenter(ABC):
         path = find_model(config.model, EXPORT_HINT, config.backend)
         self.model = fingerprint(path)
         self._path = path
-        self._sidecar = sidecar = read_sidecar(path)
         self._backend = start_backend(config.backend, path)
+        self._sidecar = sidecar = read_sidecar(path, self._backend.metadata)
         self._image = self._image_input()
         self._constants = self._constant_inputs()
         self.family = config.family or sidecar.family or self._recognise()

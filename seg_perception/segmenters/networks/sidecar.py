@@ -14,6 +14,9 @@ Exports of most families carry no metadata, and the same shapes mean different t
     licence: Apache-2.0
     source: https://example.org/where-it-came-from
     sha256: 3f2a...                         # refused if the model file has another one
+
+An ONNX file can carry the same text in its metadata, under the key `seg_perception` (`models annotate --embed`). Where
+both are there, the file beside the model has the last word, key by key.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from seg_perception.options import ConfigError, option, parse, section
 
 MOST_CLASSES = 100_000
+EMBEDDED = "seg_perception"  # key of an ONNX file's metadata
 
 
 @dataclass(frozen=True)
@@ -80,22 +84,23 @@ def sidecar_path(model: Path) -> Path:
     return model.with_suffix(".yaml")
 
 
-def read_sidecar(model: Path) -> Sidecar:
-    """The sidecar of a model file; an empty one where there is none.
+def read_sidecar(model: Path, metadata: Mapping[str, str] = {}) -> Sidecar:
+    """What the sidecar of a model file says, and what the file's `metadata` carries of one; empty if neither is there.
 
     Raises ConfigError naming the sidecar: unreadable, an unknown key, a value that does not fit, another SHA-256.
     """
     path = sidecar_path(model)
+    inner = _said(metadata.get(EMBEDDED, ""), f"{model.name}: its metadata '{EMBEDDED}'")
     if not path.is_file():
-        return Sidecar()
+        return inner[1]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    try:
-        sidecar: Sidecar = parse(Sidecar, {} if values is None else values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    outer = _said(text, str(path))
+    sidecar = outer[1]
+    if inner[0]:
+        sidecar = parse(Sidecar, {**inner[0], **outer[0]})
     if sidecar.sha256 and model != path and model.is_file():  # else it is on a server
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         if digest != sidecar.sha256.lower():
@@ -103,6 +108,19 @@ def read_sidecar(model: Path) -> Sidecar:
                 f"{path}: written for the model {sidecar.sha256[:12]}..., but {model.name} is {digest[:12]}..."
             )
     return sidecar
+
+
+def _said(text: str, where: str) -> tuple[dict[str, Any], Sidecar]:
+    """The keys in a sidecar's text, and what they mean."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
+    try:
+        sidecar: Sidecar = parse(Sidecar, {} if values is None else values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return dict(values or {}), sidecar
 
 
 def constant_inputs(sidecar: Sidecar, folder: Path) -> dict[str, NDArray]:
