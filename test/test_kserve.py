@@ -334,15 +334,20 @@ def test_it_starts_on_the_fallback_and_a_late_server_is_used(client, mortal, net
     assert_equal(remote(tensors), expected)
 
 
-def test_grpc_over_tls(client, models_dir, tmp_path):
+def test_grpc_over_tls(client, models_dir, tmp_path, monkeypatch):
+    """Each side shows a certificate."""
     key, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     network = models_dir / "contracts" / NETWORKS["yolo"]
-    secure = ("--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}")
-    server = triton(tmp_path, {"yolo": network}, *secure).start()
+    secure = ("--grpc-use-ssl-mutual=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}")
+    server = triton(tmp_path, {"yolo": network}, *secure, f"--grpc-root-cert={certificate}").start()
+    known = {"enabled": True, "ca": "~/certificate.pem"}
+    ours = {"certificate": "~/certificate.pem", "key": "~/key.pem"}
     try:
-        remote = backend(**address(server, "grpc"), name="yolo", tls={"enabled": True, "ca": str(certificate)})
+        remote = backend(**address(server, "grpc"), name="yolo", tls={**known, **ours})
         assert_equal(remote(feed(remote)), local(network)(feed(remote)))
-        for tls in ({"enabled": True}, {}):  # not signed by anyone known; not encrypted
+        # The client shows none; the server's is signed by nobody known; not encrypted.
+        for tls in (known, {"enabled": True, **ours}, {}):
             with pytest.raises(ConfigError, match="yolo at grpc://"):
                 backend(**address(server, "grpc"), name="yolo", tls=tls, start_timeout=3.0)
     finally:
@@ -456,11 +461,12 @@ def test_tensors_of_text_are_refused(stand_in):
         backend(url=stand_in.url, name="net")
 
 
-def test_https(client, tmp_path):
+def test_https(client, tmp_path, monkeypatch):
     key, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     server = ProtocolStandIn(certificate, key)
     try:
-        remote = backend(url=server.url, name="net", tls={"enabled": True, "ca": str(certificate)})
+        remote = backend(url=server.url, name="net", tls={"enabled": True, "ca": "~/certificate.pem"})
         np.testing.assert_array_equal(remote(X)["y"], [[2, 4, 6, 8]])
         for tls in ({"enabled": True}, {}):
             with pytest.raises(ConfigError, match="net at http://"):

@@ -47,6 +47,11 @@ class TlsConfig:
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate and key: expected both or neither")
 
+    def file(self, key: str) -> str | None:
+        """The path of one of the files, without `~`; None where none is named."""
+        path = getattr(self, key)
+        return str(Path(path).expanduser()) if path else None
+
 
 @dataclass(frozen=True)
 class Address:
@@ -237,16 +242,16 @@ class ModelServer:
         return self._library.InferenceServerClient(
             url,
             ssl=tls.enabled,
-            root_certificates=tls.ca or None,
-            certificate_chain=tls.certificate or None,
-            private_key=tls.key or None,
+            root_certificates=tls.file("ca"),
+            certificate_chain=tls.file("certificate"),
+            private_key=tls.file("key"),
         )
 
 
 def _ssl_context(tls: TlsConfig) -> Any:
-    context = require("gevent.ssl", "kserve").create_default_context(cafile=tls.ca or None)
+    context = require("gevent.ssl", "kserve").create_default_context(cafile=tls.file("ca"))
     if tls.certificate:
-        context.load_cert_chain(tls.certificate, tls.key)
+        context.load_cert_chain(tls.file("certificate"), tls.file("key"))
     return context
 
 
