@@ -56,8 +56,8 @@ class Asked:
     roi: tuple[float, float, float, float] | None = None
 
     @classmethod
-    def of(cls, request: Any, now_ns: int) -> Asked:
-        """What a Prompt request says. Raises BadRequestError naming the field."""
+    def of(cls, request: Any, now_ns: int, image_ns: int = 0) -> Asked:
+        """What a Prompt request says at `now_ns`; `image_ns` is the stamp of the last image. Raises BadRequestError."""
         n = len(request.points)
         labels = list(request.point_labels) or [ON] * n
         owners = list(request.point_objects)
@@ -79,7 +79,7 @@ class Asked:
                 raise BadRequestError(f"points: object {i} has neither a box nor a point on it (label 1)")
             objects.append((box, rows))
         for point in request.points:
-            check_point(point, now_ns)
+            check_point(point, now_ns, image_ns)
         asked = cls(
             tuple(text.strip() for text in request.texts),
             tuple(objects),
@@ -92,10 +92,6 @@ class Asked:
         except PromptError as error:
             raise BadRequestError(str(error)) from error
         return asked
-
-    @classmethod
-    def click(cls, message: PointStamped, now_ns: int) -> Asked:
-        return cls.of(PromptSrv.Request(points=[message]), now_ns)
 
     @property
     def is_empty(self) -> bool:
@@ -132,13 +128,14 @@ class Asked:
         return ", ".join(words).replace("boxs", "boxes") + (f" in the roi {list(self.roi)}" if self.roi else "")
 
 
-def check_point(message: PointStamped, now_ns: int) -> None:
-    """Raises BadRequestError for a point that is not finite or was stamped long ago."""
+def check_point(message: PointStamped, now_ns: int, image_ns: int) -> None:
+    """Raises BadRequestError for a point that is not finite, or was stamped long ago and not by the last image."""
     p = message.point
     if not np.isfinite([p.x, p.y, p.z]).all():
         raise BadRequestError(f"points: expected finite numbers, got {p.x}, {p.y}, {p.z}")
-    age = (now_ns - stamp_ns(message.header.stamp)) * 1e-9
-    if stamp_ns(message.header.stamp) and age > OLDEST:
+    stamp = stamp_ns(message.header.stamp)
+    age = (now_ns - stamp) * 1e-9
+    if stamp not in (0, image_ns) and age > OLDEST:
         raise BadRequestError(f"points: stale: stamped {age:.1f} s ago, expected at most {OLDEST:g} s")
 
 
@@ -241,7 +238,7 @@ class LivePrompts:
     async def _on_prompt(self, request: Any, response: Any) -> Any:
         kind = PromptSrv.Response
         try:
-            asked = Asked.of(request, self._now())
+            asked = Asked.of(request, self._now(), self._last_stamp())
             response.status, response.message = await self._calls.run(lambda: self._take(asked))
             if response.status == kind.OK and self._node.streaming:
                 self._calls.start(self._answer)
@@ -254,7 +251,8 @@ class LivePrompts:
     def _on_click(self, message: PointStamped) -> None:
         def answer() -> None:
             try:
-                status, text = self._take(Asked.click(message, self._now()))
+                request = PromptSrv.Request(points=[message])
+                status, text = self._take(Asked.of(request, self._now(), self._last_stamp()))
             except BadRequestError as error:
                 status, text = PromptSrv.Response.BAD_REQUEST, str(error)
             if status != PromptSrv.Response.OK:
@@ -289,6 +287,10 @@ class LivePrompts:
         if pipeline is None:
             return self._node.parameters.config.segmenter.plugin, None
         return pipeline.config.segmenter.plugin, pipeline.segmenter
+
+    def _last_stamp(self) -> int:
+        perception = self._node.perception
+        return perception.last_frame.stamp_ns if perception is not None and perception.last_frame is not None else 0
 
     def _now(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
