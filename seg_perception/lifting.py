@@ -21,7 +21,7 @@ TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far a
 FLAT = 0.15  # share of pixels well above the support that makes an object of them
 NOISY = 0.0003  # m; depth this smooth has no outliers
 SAMPLE, BOX_SAMPLE = 512, 2000  # points that decide on the support and that the box is fitted to, about
-ROOM = 3000  # for them
+ROOM = 8192  # for them
 X = np.array([1.0, 0.0, 0.0])
 
 
@@ -140,6 +140,8 @@ def _lift_one(depth, color, rays, ignore, spans, roi, planes, candidates, known,
         return
     n = points.sample_of(keep, z, rays, roi, -(-count // BOX_SAMPLE), sample)
     outliers = rules.outliers * min(1.0, noise / NOISY)
+    if outliers * n < 1:  # smooth: every point counts
+        n = points.add_ends(keep, z, rays, roi, sample, n)
     axis = plane[:3] if support >= 0 else up
     if np.isfinite(axis[0]):
         out.frame[i] = axes_with_z(axis, X)

@@ -174,6 +174,40 @@ def sample_of(keep, z, rays, roi, every, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def add_ends(keep, z, rays, roi, out, n):  # type: ignore[no-untyped-def]
+    """Writes the points of the outermost pixels of `keep` in each row and column to `out` (3, M) from n on, as far as
+    there is room; returns how many there are then."""
+    rows, columns = roi[3], roi[2]
+    top = np.zeros(columns + 2, np.int32)
+    bottom = np.zeros(columns + 2, np.int32)
+    for y in range(1, rows + 1):
+        wanted = keep[y]
+        for x in range(len(wanted)):
+            bottom[x] = y if wanted[x] else bottom[x]
+            top[x] = y if wanted[x] and top[x] == 0 else top[x]
+        left, right = 1, columns
+        while left <= columns and not wanted[left]:
+            left += 1
+        while right > left and not wanted[right]:
+            right -= 1
+        if left <= columns and n + 2 <= out.shape[1]:
+            for x in (left, right):
+                _put(z[y, x], rays, roi[1] + y - 1, roi[0] + x - 1, out, n)
+                n += 1
+    for x in range(1, columns + 1):
+        if top[x] > 0 and n + 2 <= out.shape[1]:
+            for y in (top[x], bottom[x]):
+                _put(z[y, x], rays, roi[1] + y - 1, roi[0] + x - 1, out, n)
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _put(z, rays, v, u, out, n):  # type: ignore[no-untyped-def]
+    out[0, n], out[1, n], out[2, n] = rays[0, v, u] * z, rays[1, v, u] * z, z
+
+
+@njit(cache=True, nogil=True)
 def _runs_of_row(row, flags, words, places):  # type: ignore[no-untyped-def]
     """Writes starts and stops of the runs of 1 in a row of a grid, in turns, to `places`, and returns how many."""
     for x in range(1, len(row)):
