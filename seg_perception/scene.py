@@ -427,7 +427,10 @@ class Scene:
 
 def unit_vector(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """`value` (3,) scaled to length 1. Raises ValueError naming it when it has no direction."""
-    vector = np.asarray(value, np.float64)
+    try:
+        vector = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected 3 numbers with a direction, got {value!r}") from None
     length = float(np.linalg.norm(vector)) if vector.shape == (3,) else float("nan")
     if not np.isfinite(length) or length < 1e-9:
         raise ValueError(f"{name}: expected 3 numbers with a direction, got {vector.tolist()}")

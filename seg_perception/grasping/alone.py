@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seg_perception.fusion import fuse
 from seg_perception.grasping.antipodal import Antipodal
-from seg_perception.grasping.gripper import Gripper, SuctionCup, load_cup, load_jaws
+from seg_perception.grasping.gripper import Gripper, SuctionCup
 from seg_perception.grasping.suction import Suction
 from seg_perception.grasping.surroundings import scene_points
 from seg_perception.masks import Masks
@@ -37,10 +37,15 @@ def plan_grasps(
     """Grasps, best first, of the object under `mask` (H, W), nonzero = object, camera frame, or why there is none.
 
     `depth_m` (H, W) m along z, NaN or 0 = unknown; `gravity` (3,) points down in the camera's frame. `gripper` is a
-    name, a path, or a mapping; for `kind` "suction" the jaws named by default stand for the default cup. Raises
-    ValueError when sizes differ, gravity has no direction, or the gripper is of another kind.
+    name, a path, or a mapping, of cups also several to choose from; for `kind` "suction" the jaws named by default
+    stand for the default cup. Raises ValueError when sizes differ, gravity has no direction, or the gripper is of
+    another kind.
     """
-    depth, inside = np.asarray(depth_m, np.float32), np.asarray(mask) != 0
+    given: Any = intrinsics  # people bring a matrix
+    if not isinstance(given, Intrinsics):
+        what = type(given).__name__
+        raise ValueError(f"intrinsics: expected Intrinsics(width, height, fx, fy, cx, cy), got {what}")
+    depth, inside = np.asarray(depth_m, np.float32), np.nan_to_num(mask) != 0
     if depth.ndim != 2:
         raise ValueError(f"depth_m: expected (H, W) m, got {depth.shape}")
     if inside.shape != depth.shape:
@@ -61,8 +66,8 @@ def plan_grasps(
 
 def _planner(kind: str, gripper: Any) -> GraspPlanner:
     if kind == "parallel":
-        return Antipodal(Antipodal.Config(gripper=load_jaws(gripper)))
-    return Suction() if gripper == JAWS else Suction(Suction.Config(gripper=load_cup(gripper)))
+        return Antipodal(Antipodal.Config(gripper=gripper))
+    return Suction() if gripper == JAWS else Suction(Suction.Config(gripper=gripper))
 
 
 @lru_cache(maxsize=2)

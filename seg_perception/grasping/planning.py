@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from seg_perception.grasping.surroundings import around
 from seg_perception.plugins import GraspPlanner
@@ -64,14 +64,22 @@ class Asked:
 
     @classmethod
     def of(cls, obj: Object3D, scene_points: NDArray, margin: float, fewest: int) -> Asked:
-        points = around(np.asarray(obj.points).reshape(-1, 3), np.zeros(3), FARTHEST)
+        points = around(triples("points", obj.points), np.zeros(3), FARTHEST)
         if len(points) < fewest:
             none = np.empty((0, 3))
             return cls(none, np.zeros(3), 0.0, none, False, f"{len(points)} points, at least {fewest} needed")
         middle = points.mean(axis=0)
         reach = float(np.sqrt(((points - middle) ** 2).sum(axis=1).max()))
-        others = around(np.asarray(scene_points).reshape(-1, 3), middle, reach + margin)
+        others = around(triples("scene_points", scene_points), middle, reach + margin)
         return cls(points, middle, reach, others, len(scene_points) > 0)
+
+
+def triples(name: str, points: ArrayLike) -> NDArray[np.floating]:
+    """`points` as (P, 3); what is empty may have any shape. Raises ValueError."""
+    array = np.asarray(points)
+    if array.size and (array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu"):
+        raise ValueError(f"{name}: expected (P, 3) m, got {array.shape} {array.dtype}")
+    return array.reshape(-1, 3) if array.size else np.empty((0, 3))
 
 
 def _badness(grasp: Grasp) -> float:

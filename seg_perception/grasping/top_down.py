@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seg_perception.geometry import invert, rotation_with_z, smallest_rectangle, transform, transform_points
 from seg_perception.grasping import sweep
 from seg_perception.grasping.gripper import Gripper, load_jaws
+from seg_perception.grasping.planning import triples
 from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, OrientedBox, Plane, unit_vector
 
@@ -50,11 +51,11 @@ class TopDown:
     def plan(self, obj: Object3D, scene_points: NDArray, gravity: NDArray, support: Plane | None = None) -> GraspPlan:
         """Grasps of `obj`, best first, or why there is none. Raises ValueError for a zero or NaN gravity."""
         up = -unit_vector("gravity", gravity)
-        points = np.asarray(obj.points, np.float64).reshape(-1, 3)
+        points, others = triples("points", obj.points).astype(np.float64), triples("scene_points", scene_points)
         points = points[np.isfinite(points).all(axis=1)]
         if len(points) < MIN_POINTS:
             return GraspPlan(reason=f"{len(points)} points, at least {MIN_POINTS} needed")
-        return _Task(self.gripper, self.config, points, np.asarray(scene_points), up, support, obj.box).plan()
+        return _Task(self.gripper, self.config, points, others, up, support, obj.box).plan()
 
 
 class _Task:
@@ -79,7 +80,7 @@ class _Task:
             plane = support.transformed(T_level_camera)
         self.plane = plane
         reach = np.hypot(*np.abs(own[:, :2]).max(axis=0)) + gripper.stroke + max(gripper.palm_size[:2])
-        near = sweep.local(others.reshape(-1, 3), T_level_camera, reach)
+        near = sweep.local(others, T_level_camera, reach)
         self.seen = _thinned(near, MAX_FOREIGN)
         self.obstacles = _thinned(near[plane.heights(near) > LOW], MAX_FOREIGN)
         self.surroundings_known = len(others) > 0

@@ -142,7 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = list(sys.argv[1:] if arguments is None else arguments)
     rclpy.init(args=command, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
-    spinning = threading.Thread(target=executor.spin, daemon=True)
+    spinning = threading.Thread(target=executor.spin)
+    cell: PickCell | None = None
     try:
         cell = PickCell()
         picks = int(cell.declare_parameter("picks", 0).value)
@@ -159,6 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         executor.shutdown()
+        if spinning.is_alive():
+            spinning.join()
+        if cell is not None:
+            cell.destroy_node()
         rclpy.try_shutdown()
     print(f"picked {picked} of {goal}")
     return 0 if picked == goal else 1
