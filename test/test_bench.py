@@ -156,7 +156,7 @@ def test_a_leak_is_found_and_named(leak, field, monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(soak.Pipeline, "complete", leaking)
     try:
-        assert main(["bench", "soak", "--frames", "200", "--no-messages", "--json", str(tmp_path / "s.json")]) == 1
+        assert main(["bench", "soak", "--frames", "120", "--no-messages", "--json", str(tmp_path / "s.json")]) == 1
         (row,) = json.loads((tmp_path / "s.json").read_text())["rows"]
         assert row[field] > soak.LIMITS[field]
         assert field in capsys.readouterr().err

@@ -182,6 +182,7 @@ class _Bench:
             "dropped": {key.removeprefix("dropped: "): n for key, n in grown.items() if n},
             "node_cpu_s": round(now.cpu - used.cpu, 2) if now and used else None,
             "node_rss_mb": round(now.memory, 1) if now else None,
+            "node_rss_growth_mb": round(now.memory - used.memory, 1) if now and used else None,
             "node_peak_mb": round(now.peak, 1) if now else None,
             "node_threads": now.threads if now else None,
             "camera": self.sent,

@@ -5,25 +5,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from seg_perception.bench import Row
+
+WIDEST = 12  # columns
 
 Result = Mapping[str, Any]
 
 
 def markdown(result: Result) -> str:
-    """A whole result: machine, settings, table."""
+    """A whole result: machine, and a table for each run of rows with the same fields."""
     head = f"{result['benchmark']} on {about_machine(result['machine'])}"
     state = "" if result["complete"] else "\n\n**Interrupted: not all was measured.**"
-    return f"{head}{state}\n\n{table(result['rows'])}"
+    alike = (list(group) for _, group in groupby(result["rows"], key=list))
+    return "\n\n".join([f"{head}{state}", *map(table, alike)])
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
-    """Rows as a table of `columns` (default: all, in the order they come up); one row alone stands upright."""
-    if len(rows) == 1 and not columns:
-        return _lines([("what", "value"), *((key, cell(value)) for key, value in rows[0].items())])
+    """Rows as a table of `columns` (default: all, in the order they come up); many columns stand one under another."""
     keys = list(columns) or list(dict.fromkeys(key for row in rows for key in row))
+    if len(rows) == 1 or len(keys) > WIDEST:
+        upright = [(title(key), *(cell(row.get(key)) for row in rows)) for key in keys]
+        return _lines([("", *(f"{k + 1}" for k in range(len(rows)))), *upright])
     return _lines([tuple(map(title, keys)), *(tuple(cell(row.get(key)) for key in keys) for row in rows)])
 
 
