@@ -112,7 +112,7 @@ GOALS = (
         Goal(
             "clouds",
             f"p95 of the points' errors, {w[0][1]} noise, masks 3 px too wide",
-            _value("p95_error_mm"),
+            _value("p95_mm"),
             2.6,
             "mm",
             False,
@@ -123,8 +123,8 @@ GOALS = (
     *(
         Goal(
             "clouds",
-            f"error of the box's sides, {w[0][1]} noise, masks 3 px too wide",
-            _value("extent_error_mm"),
+            f"median error of the boxes' dimensions, {w[0][1]} noise, masks 3 px too wide",
+            _value("box_median_mm"),
             4.0,
             "mm",
             False,
