@@ -49,7 +49,6 @@ def node(namespace: str, rig: Rig, models_dir: Path, tmp_path_factory: pytest.Te
         rig.wait(lambda: rig.diagnostic("model").message.startswith("READY"), 300.0, "ready")
         yield process
     finally:
-        print(process.log)  # shown when a test fails
         assert process.stop() == 0, process.log
         assert "Traceback" not in process.log
 
