@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from seg_perception.geometry import ray_table
-from seg_perception.ros.conversions import set_array
+from seg_perception.ros.conversions import set_array, set_sequence
 from seg_perception.scene import Frame, Scene
 
 POINT_STEP = 20  # bytes: x y z float32 m, rgb packed into a float32, label uint32
@@ -61,13 +62,22 @@ def cloud_message(clouds: ObjectClouds, header: Header, T_header_camera: NDArray
     if T_header_camera is None:
         return _cloud(header, np.empty((0, 5), np.uint32))
     rotation, translation = _float32(T_header_camera)
-    packed = np.empty((clouds.offsets[-1], 5), np.uint32)
+    data, packed = _room(clouds.offsets[-1])
     for i, (points, colors) in enumerate(zip(clouds.points, clouds.colors, strict=True)):
         if len(points):
             _pack_points(
                 points, colors, i + 1, rotation, translation, packed[clouds.offsets[i] : clouds.offsets[i + 1]]
             )
-    return _cloud(header, packed)
+    msg = _cloud(header, packed[:0])
+    msg.width, msg.row_step = len(packed), POINT_STEP * len(packed)
+    set_sequence(msg, "data", data)
+    return msg
+
+
+def _room(count: int) -> tuple[array.array[int], NDArray[np.uint32]]:
+    """The bytes of so many points, and the same as (count, 5), to be packed in place: a cloud is large."""
+    data = array.array("B", b"\0") * (POINT_STEP * count)
+    return data, np.frombuffer(data, np.uint32).reshape(-1, POINT_STEP // 4)
 
 
 def scene_cloud_message(

@@ -240,6 +240,11 @@ def set_array(msg: Any, field: str, values: NDArray, typecode: str) -> None:
     """
     sequence = array.array(typecode)
     sequence.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    set_sequence(msg, field, sequence)
+
+
+def set_sequence(msg: Any, field: str, sequence: array.array[Any]) -> None:
+    """Puts an `array.array` of the field's type into a sequence field as it is, see `set_array`."""
     setattr(msg, f"_{field}" if hasattr(msg, f"_{field}") else field, sequence)
 
 

@@ -8,7 +8,9 @@ message are ordered by descending score: object i has label i + 1, in the label 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import array
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseArray, Transform, Vector3
@@ -95,7 +97,7 @@ def objects_message(
     if T is not None and scene.frame.gravity is not None:
         _set_xyz(msg.gravity, (T[:3, :3] @ scene.frame.gravity).tolist())
 
-    msg.objects = objects = [SegmentedObject() for _ in order]
+    msg.objects = objects = [blank_object() for _ in order]
     _fill_instances(objects, scene, order)
     for i, (obj, row) in enumerate(zip(objects, order, strict=True)):
         obj.age = 1 if ages is None else int(ages[row])
@@ -109,6 +111,32 @@ def objects_message(
     if include_points:
         msg.points = cloud_message(clouds, header, T)
     return msg
+
+
+def _copier(proto: Any) -> Callable[[], Any]:
+    """A function that returns new messages like `proto`: their constructors take half the time of filling a message."""
+    kind, parts = type(proto), [(slot, getattr(proto, slot)) for slot in type(proto).__slots__]
+    nested = [(slot, _copier(value)) for slot, value in parts if hasattr(value, "get_fields_and_field_types")]
+    sequences = [(slot, value) for slot, value in parts if isinstance(value, list | np.ndarray | array.array)]
+    copied = {slot for slot, _ in (*nested, *sequences)}
+    fixed = [(slot, value) for slot, value in parts if slot not in copied]
+    if any(isinstance(value, np.ndarray) and value.dtype == object for _, value in sequences):
+        return kind  # nested messages in an array
+
+    def copy() -> Any:
+        msg = kind.__new__(kind)
+        for slot, value in fixed:
+            setattr(msg, slot, value)
+        for slot, make in nested:
+            setattr(msg, slot, make())
+        for slot, value in sequences:
+            setattr(msg, slot, value.copy() if isinstance(value, np.ndarray) else value[:])
+        return msg
+
+    return copy
+
+
+blank_object = _copier(SegmentedObject())
 
 
 def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[int]) -> None:
