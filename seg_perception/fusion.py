@@ -87,7 +87,8 @@ def fuse(
 
 def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequence[Plane], candidates: int) -> Lifted:
     """What the kernels find. The first `candidates` of `planes` may carry any object, the others are the instances'."""
-    assert frame.depth is not None and frame.intrinsics is not None
+    assert frame.depth is not None
+    assert frame.intrinsics is not None
     masks, gravity = instances.masks, frame.gravity
     out = Lifted.of(masks.areas, gravity is not None)
     known = instances.support_ids.astype(np.int64)
@@ -134,15 +135,18 @@ def _objects(found: Lifted, planes: Sequence[Plane], at_border: NDArray[np.bool_
     starts, stops = found.start.tolist(), (found.start + found.size).tolist()
     objects = []
     rows = zip(
-        found.counts.tolist(), found.kept.tolist(), found.support.tolist(), found.occluded.tolist(), at_border.tolist()
-    , strict=True)
+        found.counts.tolist(),
+        found.kept.tolist(),
+        found.support.tolist(),
+        found.occluded.tolist(),
+        at_border.tolist(),
+        strict=True,
+    )
     for i, (counts, kept, support, occluded, cut) in enumerate(rows):
         status, text = _status(counts, kept, cut, c)
         valid = _usable(counts) / max(1, counts[kernels.TOTAL])
         if not status.has_3d:
-            objects.append(
-                Object3D(status, text, touches_border=cut, occluded_ratio=occluded, valid_depth_ratio=valid)
-            )
+            objects.append(Object3D(status, text, touches_border=cut, occluded_ratio=occluded, valid_depth_ratio=valid))
             continue
         objects.append(
             Object3D(

@@ -53,7 +53,7 @@ def fit_cells(w: NDArray[np.float32], rays: NDArray[np.float32]) -> Cells:
 def fit_depth_cells(
     depth: NDArray[np.float32], hidden: NDArray, rays: NDArray[np.float32], near: float, far: float
 ) -> Cells:
-    """Cells of the `depth` (H, W) m between `near` and `far` where `hidden` (H, W) is 0, seen along `rays` (2, H, W)."""
+    """Cells of `depth` (H, W) m between `near` and `far` where `hidden` (H, W) is 0, seen along `rays` (2, H, W)."""
     size = max(4, round(depth.shape[1] / GRID_WIDTH))
     planes, rms = _fit_depth(depth, hidden, rays, np.float32(near), np.float32(far), size, max(1, size // 5))
     middle = depth.shape[0] // 2, depth.shape[1] // 2
