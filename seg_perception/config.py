@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from seg_perception.drift import DriftConfig
 from seg_perception.files import shipped
 from seg_perception.fusion import FusionConfig
 from seg_perception.options import ConfigError, Selected, describe, option, parse, plugin, plugins, section, to_mapping
@@ -153,6 +154,27 @@ class SegmentOnceConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """Prometheus metrics over HTTP. There is no authentication: beyond this machine only through a proxy that has."""
+
+    port: int = option(0, "serve /metrics on this port; 0 = do not", ge=0, le=65535)
+    address: str = option("127.0.0.1", "of the interface to serve on")
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """Frames worth keeping, to MCAP files."""
+
+    folder: str = option("", "where captures go; empty = there are none")
+    automatic: bool = option(True, "keep uncertain, odd and drifting frames; else only those asked for", live=True)
+    uncertain: tuple[float, float] = option(
+        (0.25, 0.5), "a frame with an object's score between these is uncertain", live=True
+    )
+    max_per_minute: int = option(4, "automatic captures", ge=0, le=1000, live=True)
+    max_disk: float = option(1000.0, "the oldest captures are deleted beyond this", unit="MB", ge=1)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that can be set. Sections and leaves become ROS parameters by their dotted names."""
 
@@ -186,6 +208,9 @@ class Config:
     segment_once: SegmentOnceConfig = section(SegmentOnceConfig, "the service")
     objects: ObjectsConfig = section(ObjectsConfig, "the main message")
     points: PointsConfig = section(PointsConfig, "the object cloud")
+    metrics: MetricsConfig = section(MetricsConfig, "numbers for Prometheus")
+    capture: CaptureConfig = section(CaptureConfig, "frames kept for later")
+    drift: DriftConfig = section(DriftConfig, "comparison with a reference")
     cpu: CpuConfig = section(CpuConfig, "the process's share of the computer")
 
 

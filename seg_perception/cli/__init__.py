@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "a folder of RGB-D frames to objects.json and pictures",
     "evaluate": "score a configuration against labelled frames",
     "models": "model files: list, inspect, verify, bench, build, convert, quantize, pull",
+    "profile": "learn from good frames what the drift warning compares with",
     "doctor": "check this machine and say what to fix",
     "parameters": "list everything that can be set",
     "bench": "time this machine: kernels, stages, node, scaling, clouds, soak; make a page of it",

@@ -15,14 +15,16 @@ import cv2
 from seg_perception.cli.console import add_config, positive, progress, say
 from seg_perception.config import load_config
 from seg_perception.draw import overlay
-from seg_perception.folder import RgbdFolder
 from seg_perception.pipeline import Pipeline
+from seg_perception.recordings import open_frames
 from seg_perception.report import scene_record, summary, to_json, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="FOLDER", help="meta.json, frames/NAME_rgb.png or .jpg, frames/NAME_depth.png"
+        "folder",
+        metavar="FOLDER",
+        help="with meta.json, frames/NAME_rgb.png or .jpg, frames/NAME_depth.png; or .mcap files",
     )
     add_config(parser)
     parser.add_argument("--frames", type=positive, metavar="N", help="only the first N")
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    folder = RgbdFolder(options.folder)
+    folder = open_frames(options.folder)
     pipeline = Pipeline.from_config(load_config(*(options.config or ["tabletop"]), overrides=options.set))
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)

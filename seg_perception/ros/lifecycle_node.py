@@ -33,6 +33,7 @@ from seg_perception.ros.perception import Perception
 from seg_perception.ros.reports import Reports
 from seg_perception.ros.services import Services
 from seg_perception.ros.transforms import TransformError, Transforms
+from seg_perception.ros.watch import CaptureService, Watch
 
 FOLLOW_PERIOD = 0.25  # s between two looks at what the publishers offer
 LAST_FRAME = 3.0  # s that deactivate waits for the plugins to finish their frame
@@ -56,6 +57,7 @@ class SegPerceptionNode(LifecycleNode):
         self.inputs: Inputs | None = None
         self.perception: Perception | None = None
         self.outputs: Outputs | None = None
+        self.watch: Watch | None = None
         self._enabled = True
         self._said = ""  # the last line about warming up
         self.reports = Reports(lambda line: self.get_logger().warning(line))
@@ -67,6 +69,7 @@ class SegPerceptionNode(LifecycleNode):
         self.model_status = ModelStatusTopic(self)
         self.services_of_node = Services(self)
         self._model_swap = ModelSwap(self, self.services_of_node.calls)
+        self._capture_service = CaptureService(self, self.services_of_node.calls)
         self._diagnostics = Diagnostics(self)
         self._follow = self.create_timer(
             FOLLOW_PERIOD, self._follow_publishers, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -175,6 +178,7 @@ class SegPerceptionNode(LifecycleNode):
         use_cores(config.cpu)
         self.model_build.load(config)
         self.outputs = Outputs(self)
+        self.watch = Watch(self, config)
         self._listen_to_transforms(config)
         if not self.model_build.running:
             self.model_status.say(ModelStatus.WARMING_UP, self.engine.pipeline, "warms up when activated")
@@ -193,6 +197,7 @@ class SegPerceptionNode(LifecycleNode):
             self.say_ready,
             self.services_of_node.prompts.at,
         )
+        self.perception.watch = self.watch
         self.inputs = Inputs(self, config, self.perception.feed)
         self.outputs.activate()
         self.update_inputs()
@@ -217,6 +222,9 @@ class SegPerceptionNode(LifecycleNode):
         if self.outputs is not None:
             self.outputs.destroy()
             self.outputs = None
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
         if not self.model_build.cancel():
             self.left_behind = True
         self.engine.unload()
@@ -239,6 +247,8 @@ class SegPerceptionNode(LifecycleNode):
         if self.perception is not None:
             self.perception.config = config
             self.perception.feed.pairer.slop_ns = round(config.sync.slop * 1e9)
+        if self.watch is not None:
+            self.watch.follow(config)
         self._listen_to_transforms(config)
 
     def _listen_to_transforms(self, config: Config) -> None:

@@ -21,6 +21,7 @@ from visualization_msgs.msg import MarkerArray
 
 from seg_perception import draw
 from seg_perception.config import Config
+from seg_perception.geometry import project
 from seg_perception.msg import SegmentedObjectArray, StageTimings
 from seg_perception.pipeline import Stopwatch
 from seg_perception.ros.conversions import set_array, stamp_from_ns
@@ -65,10 +66,14 @@ TOPICS: dict[str, tuple[Any, int]] = {  # private name -> type, keep last; all r
     "overlay": (Image, 1),
     "overlay/compressed": (CompressedImage, 1),
     "timings": (StageTimings, 5),
+    "debug/depth": (Image, 1),
+    "debug/points_used": (Image, 1),
 }
 MESSAGES = {  # attribute of Messages -> private topic
     **{name: name for name in ("label_image", "class_image", "points", "scene_points", "grasps", "overlay")},
     "overlay_compressed": "overlay/compressed",
+    "debug_depth": "debug/depth",
+    "debug_points_used": "debug/points_used",
 }
 
 
@@ -257,6 +262,24 @@ class Messages:
         message = CompressedImage(header=self._image_header, format="bgr8; jpeg compressed bgr8")
         set_array(message, "data", jpeg, "B")
         return message
+
+    @property
+    def debug_depth(self) -> Image:
+        """As the pipeline had it: decoded, registered; all NaN where there was none."""
+        frame = self._result.scene.frame
+        depth = np.full((frame.height, frame.width), np.nan, np.float32) if frame.depth is None else frame.depth
+        return encode_image(depth, "32FC1", self._image_header)
+
+    @property
+    def debug_points_used(self) -> Image:
+        """255 = the pixel gave a point, 128 = in a mask and not trusted, 0 = no object."""
+        scene = self._result.scene
+        picture = np.where(self.labels > 0, np.uint8(128), np.uint8(0))
+        points = scene.points
+        if scene.frame.intrinsics is not None and len(points):
+            column, row = np.rint(project(scene.frame.intrinsics, points)).astype(np.intp).T
+            picture[row.clip(0, scene.frame.height - 1), column.clip(0, scene.frame.width - 1)] = 255
+        return encode_image(picture, "mono8", self._image_header)
 
 
 def _detections() -> Any:

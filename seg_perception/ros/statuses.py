@@ -50,6 +50,12 @@ class Statuses:
         if inputs.depth is not None:
             yield self._problems("alignment", "nothing seen that speaks against it", "alignment")
         yield self._pipeline()
+        watch = self._node.watch
+        if watch is not None and watch.drift is not None:
+            shares = {f"{name} outside": f"{share:.2f}" for name, share in watch.drift.shares.items()}
+            yield self._problems("drift", "as in the reference", "drift", values=shares)
+        if watch is not None and (watch.capture is not None or watch.metrics is not None):
+            yield self._problems("watch", "metrics and captures work", "watch")
         if perception.config.grasping.when == "stream":
             yield self._problems("grasping", "all objects reached", "grasping")
         if perception.config.target_frame or perception.config.gravity.frame or perception.config.workspace.frame:
