@@ -111,6 +111,7 @@ class ModelBuild:
         self._node = node
         self._awaited: Awaited | None = None
         self._failure: tuple[int, str] | None = None  # state and text that stand until the next model
+        self._on_fallback = False  # ONNX Runtime runs what another backend was asked for
         self._said = 0.0
 
     @property
@@ -142,6 +143,7 @@ class ModelBuild:
             engine.use(Pipeline(build.segmenter, tracker, planners, config), warm=False)
             return
         if meanwhile is not None:
+            self._on_fallback = True
             engine.use(running, warm=False)
         else:
             engine.absence = BUILDING
@@ -152,13 +154,12 @@ class ModelBuild:
 
     def cancel(self, timeout: float = LAST_STEP) -> bool:
         """No build goes on. False if one is in a step that takes longer: it ends after that, and leaves nothing."""
-        awaited, self._awaited, self._failure = self._awaited, None, None
+        awaited, self._awaited, self._failure, self._on_fallback = self._awaited, None, None, False
         return awaited is None or awaited.build.cancel(timeout)
 
     def running_config(self, config: Config) -> Config:
-        """`config` as far as what runs meanwhile can follow it."""
-        awaited = self._awaited
-        return on_onnxruntime(config) if awaited is not None and awaited.meanwhile is not None else config
+        """`config` as what runs now can follow it: without the backend whose engine is not there."""
+        return on_onnxruntime(config) if self._on_fallback else config
 
     def say(self) -> bool:
         """On ~/model_status what is built, or why it could not be; False = nothing of that kind, all is well."""
@@ -220,7 +221,9 @@ class ModelBuild:
                 action()
 
         executor = self._node.executor
-        if executor is not None and not awaited.build.cancelled:
+        if executor is None:
+            act()
+        elif not awaited.build.cancelled:
             executor.create_task(act)
             executor.wake()
 
@@ -241,7 +244,7 @@ class ModelBuild:
         except Exception as error:  # noqa: BLE001 - plugins raise what they like
             self._give_up(awaited, node.report(error, "model build"))
             return
-        node.engine.absence = ""
+        node.engine.absence, self._on_fallback = "", False
         node.engine.use(Pipeline(segmenter, tracker, planners, config))
         seconds = time.monotonic() - awaited.build.began
         node.get_logger().info(f"the engine is ready after {seconds:.1f} s and takes the next frame")

@@ -151,6 +151,7 @@ def test_a_build_that_fails_says_why(start, rig: Rig, statuses, policy: str) -> 
     else:
         rig.wait_for_diagnostic("model", WARN, "FALLBACK", "onnxruntime goes on: the GPU is too small for it")
         rig.film(lambda: len(rig.objects) >= 3, what="results")
+        assert rig.set_parameters(segmenter__score_threshold=0.4).successful
 
 
 def test_cleanup_cancels_the_build_and_leaves_nothing(start, rig: Rig, statuses, tmp_path: Path) -> None:
@@ -162,6 +163,12 @@ def test_cleanup_cancels_the_build_and_leaves_nothing(start, rig: Rig, statuses,
         rig.wait(lambda: state_of(statuses) == ModelStatus.UNLOADED, what="UNLOADED")
         assert [p.name for p in tmp_path.iterdir()] == ["cancelled"]
         (tmp_path / "cancelled").unlink()
+    assert rig.set_parameters(segmenter__backend__seconds=0.5).successful
+    assert rig.change_state(Transition.TRANSITION_CONFIGURE)
+    rig.wait(lambda: state_of(statuses) == ModelStatus.READY, 60.0, "READY before it is activated")
+    assert rig.change_state(Transition.TRANSITION_ACTIVATE)
+    rig.film(lambda: rig.objects, timeout=30.0, what="a result")
+    assert state_of(statuses) == ModelStatus.READY
 
 
 def test_ctrl_c_cancels_the_build_and_leaves_nothing(start, rig: Rig, statuses, tmp_path: Path) -> None:
