@@ -130,6 +130,13 @@ class CpuConfig:
 
 
 @dataclass(frozen=True)
+class MoveItConfig:
+    """The topic ~/collision_objects."""
+
+    padding: float = option(0.0, "added to every side of an object's box", unit="m", ge=0, le=0.2, live=True)
+
+
+@dataclass(frozen=True)
 class ObjectsConfig:
     """The main message."""
 
@@ -206,6 +213,7 @@ class Config:
     autostart: bool = option(True, "configure and activate by itself, when no lifecycle manager does")
     history: int = option(10, "results kept for ~/get_grasps", ge=1, le=100)
     segment_once: SegmentOnceConfig = section(SegmentOnceConfig, "the service")
+    moveit: MoveItConfig = section(MoveItConfig, "MoveIt's planning scene, where moveit_msgs is installed")
     objects: ObjectsConfig = section(ObjectsConfig, "the main message")
     points: PointsConfig = section(PointsConfig, "the object cloud")
     metrics: MetricsConfig = section(MetricsConfig, "numbers for Prometheus")

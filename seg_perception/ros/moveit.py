@@ -90,8 +90,7 @@ def _translation(header: Header, direction: NDArray[np.float64], distance: float
 class CollisionObjects:
     """The objects' boxes and their support as diffs of a planning scene. Remembers what is there, to take it away."""
 
-    def __init__(self, padding: float = 0.0) -> None:
-        self._padding = padding
+    def __init__(self) -> None:
         self._shown: set[str] = set()
         self._attached: set[str] = set()
 
@@ -108,11 +107,14 @@ class CollisionObjects:
             change = self._attached.discard if attached.object.operation == REMOVE else self._attached.add
             change(attached.object.id)
 
-    def update(self, msg: SegmentedObjectArray) -> PlanningScene:
-        """The diff that turns what is shown into the objects of `msg` that have 3D, and their support."""
+    def update(self, msg: SegmentedObjectArray, padding: float = 0.0) -> PlanningScene:
+        """The diff that turns what is shown into the objects of `msg` that have 3D, and their support.
+
+        Boxes of objects are larger by `padding` m on every side.
+        """
         header = msg.header
         solid = [o for o in msg.objects if o.status < SegmentedObject.NO_DEPTH_IMAGE]
-        boxes = [_object_box(header, o, self._padding) for o in solid if object_id(o.id) not in self._attached]
+        boxes = [_object_box(header, o, padding) for o in solid if object_id(o.id) not in self._attached]
         if msg.has_support:
             boxes.append(_support_box(header, np.asarray(msg.support, np.float64), solid))
         shown = {box.id for box in boxes}

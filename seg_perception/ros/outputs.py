@@ -146,7 +146,7 @@ class Outputs:
         if self.wants("markers"):
             yield "markers", self._markers.update(build.objects, config.grasping.planners)
         if self.wants("collision_objects"):
-            self._publishers["collision_objects"].publish(self._collision_objects.update(build.objects))
+            yield "collision_objects", self._collision_objects.update(build.objects, config.moveit.padding)
         if self._detections is not None:
             for name in self._detections.TOPICS:
                 if self.wants(name):

@@ -116,8 +116,8 @@ def changes(scene: Any) -> dict[str, bytes]:
 
 
 def test_boxes_come_move_and_go() -> None:
-    objects = moveit.CollisionObjects(padding=0.005)
-    first = over_the_wire(objects.update(message(1, 3)))
+    objects = moveit.CollisionObjects()
+    first = over_the_wire(objects.update(message(1, 3), padding=0.005))
     assert first.is_diff
     assert first.robot_state.is_diff
     assert changes(first) == {"seg_1": moveit.ADD, "seg_3": moveit.ADD, "seg_support": moveit.ADD}
@@ -178,7 +178,7 @@ def test_the_node_publishes_them_to_who_listens() -> None:
     from rig import RED, NodeProcess, Rig
 
     rig = Rig("/moveit")
-    process = NodeProcess(RED, namespace="/moveit")
+    process = NodeProcess(RED, "moveit.padding:=0.01", namespace="/moveit")
     try:
         heard: list[Any] = []
         rig.listen(moveit.PlanningScene, "seg_perception/collision_objects", heard)
@@ -188,6 +188,8 @@ def test_the_node_publishes_them_to_who_listens() -> None:
         assert xyz(brick.primitive_poses[0].position) == pytest.approx(
             xyz(rig.objects[-1].objects[0].box_pose.position), abs=2e-3
         )
+        size = xyz(rig.objects[-1].objects[0].box_size)
+        assert list(brick.primitives[0].dimensions) == pytest.approx([s + 0.02 for s in size], abs=2e-3)
         assert "seg_support" in changes(heard[-1])
     finally:
         assert process.stop() == 0, process.log
