@@ -385,5 +385,5 @@ def test_the_page_shows_the_published_results():
     page = (ROOT / "docs" / "picking.md").read_text(encoding="utf-8")
     published = json.loads((ROOT / "benchmark" / "pick" / "results.json").read_text(encoding="utf-8"))
     assert published
-    for batch in published:
+    for batch in published.values():
         assert markdown(batch["rows"]) in page

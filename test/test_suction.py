@@ -98,8 +98,9 @@ class TestSeal:
 
     @pytest.mark.parametrize(("cup", "seals"), [("suction_10", True), ("suction_40", False)])
     def test_the_wall_of_a_can_seals_under_a_small_lip_only(self, cup, seals):
-        """Radius 25 mm: a lip of 5 mm gaps by 0.25 mm between its sides, one of 20 mm by 4 mm."""
-        view = look([cylinder(0.025, 0.12)], eye=(0, -0.6, 0.3))
+        """Radius 25 mm: a lip of 5 mm gaps by 0.25 mm between its sides, one of 20 mm by 4 mm. Low: a tall can is too
+        heavy for the small one."""
+        view = look([cylinder(0.025, 0.05)], eye=(0, -0.6, 0.3))
         walls = [g for g in plan(view, gripper=cup) if in_world(view, g)[2, 2] > -0.5]
         assert bool(walls) == seals
 
@@ -109,8 +110,8 @@ class TestSeal:
         assert "beyond the edge" in answer.reason
 
     def test_steeper_than_allowed(self):
-        """Of a tall cylinder's wall only what leans less than the limit is taken: its lid."""
-        view = look([cylinder(0.035, 0.12)], eye=(0, -0.6, 0.3))
+        """Of a cylinder's wall only what leans less than the limit is taken: its lid."""
+        view = look([cylinder(0.035, 0.06)], eye=(0, -0.6, 0.3))
         assert any(in_world(view, g)[2, 2] > -0.5 for g in plan(view, max_approach_angle=90))
         assert all(in_world(view, g)[2, 2] < -0.85 for g in plan(view, max_approach_angle=30))
 

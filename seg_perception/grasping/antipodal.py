@@ -27,7 +27,7 @@ LOW = 0.006  # m over the support; lower points are its noise, not obstacles
 LEVEL = 0.5  # cosine between up and the support's normal; steeper surfaces carry nothing
 STEEPEST_APPROACH = 80.0  # deg from gravity; the sweep needs the support below it
 STEEPEST = 1.2  # of the friction, contour slope that is still looked at; the score knows that steep ones slip
-CLOSER_LOOK = 24  # candidates of each approach, the best by what is cheap to know
+CLOSER_LOOK = 48  # candidates of each approach, the best by what is cheap to know
 GOOD_ENOUGH = 0.93  # no further approach is tried once a grasp is this likely
 UNSEEN = 0.05  # share of the fingers that is hidden from the camera, above which the way is not known to be free
 

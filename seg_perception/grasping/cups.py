@@ -14,6 +14,7 @@ from numba import njit
 X, Y, Z, NX, NY, NZ, ROUGH, UNEVEN, BULGE, COVERED, NARROW = range(11)
 
 SECTORS = 16  # of the rim
+NARROWER = np.tan(np.pi / 8)
 RING_IN, RING_OUT = 0.003, 0.0035  # m inside and outside of the lip, where its surface must be seen
 FEWEST = 12  # points under a cup that make a surface
 ONTO = 0.0015  # m outside of the lip up to which the surface must reach
@@ -52,10 +53,10 @@ def _lip(patch, beyond, place, radius, row):  # type: ignore[no-untyped-def]
     m = len(patch)
     a, b, h = np.empty(m), np.empty(m), np.empty(m)
     for i in range(m):
-        d = patch[i] - mean
-        a[i] = (d * frame[:, 0]).sum() / radius
-        b[i] = (d * frame[:, 1]).sum() / radius
-        h[i] = (d * frame[:, 2]).sum()
+        x, y, z = patch[i, 0] - mean[0], patch[i, 1] - mean[1], patch[i, 2] - mean[2]
+        a[i] = (x * frame[0, 0] + y * frame[1, 0] + z * frame[2, 0]) / radius
+        b[i] = (x * frame[0, 1] + y * frame[1, 1] + z * frame[2, 1]) / radius
+        h[i] = x * frame[0, 2] + y * frame[1, 2] + z * frame[2, 2]
     a0 = -(mean * frame[:, 0]).sum() / radius  # the cup's middle in the plane's coordinates
     b0 = -(mean * frame[:, 1]).sum() / radius
     q = _quadric(a - a0, b - b0, h)
@@ -70,7 +71,10 @@ def _lip(patch, beyond, place, radius, row):  # type: ignore[no-untyped-def]
             sectors[_sector(u, v)] |= r > radius + ONTO - 0.002
     goes_on = np.zeros(SECTORS, np.bool_)
     for i in range(len(beyond)):
-        goes_on[_sector((beyond[i] * frame[:, 0]).sum(), (beyond[i] * frame[:, 1]).sum())] = True
+        x, y, z = beyond[i]
+        u = x * frame[0, 0] + y * frame[1, 0] + z * frame[2, 0]
+        v = x * frame[0, 1] + y * frame[1, 1] + z * frame[2, 1]
+        goes_on[_sector(u, v)] = True
     normal = frame[:, 2] - (q[1] * frame[:, 0] + q[2] * frame[:, 1]) / radius
     normal = normal / np.sqrt((normal * normal).sum())
     contact = place + mean + frame[:, 2] * q[0] + radius * (frame[:, 0] * a0 + frame[:, 1] * b0)
@@ -85,7 +89,10 @@ def _lip(patch, beyond, place, radius, row):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _sector(u, v):  # type: ignore[no-untyped-def]
-    return int((np.arctan2(v, u) + np.pi) / (2 * np.pi) * SECTORS) % SECTORS
+    """Which sixteenth of the turn a direction is in, not in their order: an arctangent would cost most of the time."""
+    a, b = abs(u), abs(v)
+    part = int(b > NARROWER * a) + int(b > a) + int(a < NARROWER * b)
+    return 4 * (2 * int(u < 0) + int(v < 0)) + part
 
 
 @njit(cache=True, nogil=True)
@@ -94,14 +101,17 @@ def _plane(patch):  # type: ignore[no-untyped-def]
     m = len(patch)
     mean = np.zeros(3)
     for i in range(m):
-        mean += patch[i]
+        for j in range(3):
+            mean[j] += patch[i, j]
     mean /= m
     spread = np.zeros((3, 3))
     for i in range(m):
-        d = patch[i] - mean
         for j in range(3):
-            for k in range(3):
-                spread[j, k] += d[j] * d[k]
+            for k in range(j + 1):
+                spread[j, k] += (patch[i, j] - mean[j]) * (patch[i, k] - mean[k])
+    for j in range(3):
+        for k in range(j):
+            spread[k, j] = spread[j, k]
     _, vectors = np.linalg.eigh(spread)
     frame = np.empty((3, 3))
     sign = -1.0 if vectors[2, 0] > 0 else 1.0
@@ -121,9 +131,11 @@ def _quadric(u, v, h):  # type: ignore[no-untyped-def]
         terms[3], terms[4], terms[5] = u[i] * u[i], u[i] * v[i], v[i] * v[i]
         for j in range(6):
             right[j] += terms[j] * h[i]
-            for k in range(6):
+            for k in range(j + 1):
                 normal[j, k] += terms[j] * terms[k]
     for j in range(6):
+        for k in range(j):
+            normal[k, j] = normal[j, k]
         normal[j, j] += 1e-6 * len(u)  # few points leave it open
     return np.linalg.solve(normal, right)
 
@@ -134,9 +146,9 @@ def clearance(contact, approach, points, cup, bulge):  # type: ignore[no-untyped
     inf = nothing near. `cup` is its radius, its length and its body's radius; things may reach `bulge` into it."""
     best = np.inf
     for i in range(len(points)):
-        d = points[i] - contact
-        back = -(d * approach).sum()
-        aside = np.sqrt(max(0.0, (d * d).sum() - back * back))
+        x, y, z = points[i, 0] - contact[0], points[i, 1] - contact[1], points[i, 2] - contact[2]
+        back = -(x * approach[0] + y * approach[1] + z * approach[2])
+        aside = np.sqrt(max(0.0, x * x + y * y + z * z - back * back))
         over_lip, over_body = back - bulge, back - cup[1]
         lip = np.hypot(max(0.0, aside - cup[0]), max(0.0, -over_lip))
         body = np.hypot(max(0.0, aside - cup[2]), max(0.0, -over_body))
