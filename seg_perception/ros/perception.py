@@ -85,6 +85,7 @@ class Perception:
     def restart(self) -> None:
         """Forgets all frames, tracks and results: the clock jumped back."""
         self.feed.clear()
+        self.last_frame = None
         self._engine.reset()
         with self._publishing:
             self.history.clear()

@@ -278,7 +278,7 @@ class LivePrompts:
             perception.feed.want(wanted)
         node.executor.create_task(node.update_inputs)
         if not wanted.done.wait(wanted.timeout):
-            node.get_logger().warning(f"prompt: no result within {wanted.timeout:g} s: {wanted.error or 'no image'}")
+            node.get_logger().warning(f"prompt: no result within {wanted.timeout:g} s: {wanted.error or 'no image, or the network is slow'}")
         perception.feed.unwant(wanted)
         node.executor.create_task(node.update_inputs)
 

@@ -110,7 +110,7 @@ def test_boxes_points_and_nothing(node: NodeProcess, rig: Rig) -> None:
     two = rig.film(lambda: len(rig.objects[-1].objects) == 2 and rig.objects[-1], rate=10.0, extra_brick=True)
     by_right_edge = sorted((tuple(o.box) for o in two.objects), key=lambda box: box[2])
     assert np.abs(np.subtract(by_right_edge[0], OTHER)).max() <= 6  # the point's: the detector has this brick
-    assert by_right_edge[1][2] > 180  # the box's: all that has the color, to this network
+    assert by_right_edge[1][2] > 150  # the box's: all that has the color, to this network
     reply = ask(rig, points=[point(160, 120), point(60, 120)], point_labels=[1, 1], point_objects=[0, 0])
     assert reply.status == KIND.OK, reply.message
     rig.film(lambda: len(rig.objects[-1].objects) == 1, rate=10.0, extra_brick=True, what="one object of two points")
