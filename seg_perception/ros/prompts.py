@@ -278,7 +278,8 @@ class LivePrompts:
             perception.feed.want(wanted)
         node.executor.create_task(node.update_inputs)
         if not wanted.done.wait(wanted.timeout):
-            node.get_logger().warning(f"prompt: no result within {wanted.timeout:g} s: {wanted.error or 'no image, or the network is slow'}")
+            reason = wanted.error or "no image, or the network is slow"
+            node.get_logger().warning(f"prompt: no result within {wanted.timeout:g} s: {reason}")
         perception.feed.unwant(wanted)
         node.executor.create_task(node.update_inputs)
 
