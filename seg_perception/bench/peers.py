@@ -26,6 +26,7 @@ from seg_perception.geometry import ray_planes, ray_table
 from seg_perception.options import ConfigError
 from seg_perception.scene import Instances
 from seg_perception.segmenters.decoding.prototypes import decode_masks
+from seg_perception.support import SupportConfig, find_supports
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +79,16 @@ def _lift(depth, color, rays, spans, offsets, rois, starts, points, colors, mean
 
 
 def whole_fusion(sample: Sample) -> Callable[[], Any]:
-    """What the product really does with each mask: points cleaned, an oriented box, a status; and the label image."""
+    """What the product really does with each mask: points cleaned, an oriented box, a status; and the label image.
+
+    The supports are known: finding them is a stage of its own.
+    """
+    decoded = decode_masks(sample.prototypes, sample.coefficients, sample.boxes, sample.letterbox)
+    supports = find_supports(sample.frame, SupportConfig(), decoded)
 
     def run() -> Any:
         masks = decode_masks(sample.prototypes, sample.coefficients, sample.boxes, sample.letterbox)
-        return masks.label_image(), fuse(sample.frame, Instances.of(masks))
+        return masks.label_image(), fuse(sample.frame, Instances.of(masks), None, supports)
 
     return run
 
