@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`models inspect`, `annotate`, `build`, `convert`: what a file is, what is wrong with it, what is made of it."""
 
+import configparser
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from seg_perception.cli import main
 from seg_perception.options import ConfigError
 from seg_perception.scene import Frame
 from seg_perception.zoo.onnx_file import quantised, read_onnx
-from seg_perception.zoo.runtimes import parse_runtime
+from seg_perception.zoo.runtimes import READS, parse_runtime, runtimes_for
 from seg_perception.zoo.subject import recognise
 
 
@@ -162,6 +164,14 @@ def test_what_settles_nothing_leaves_the_sidecar_as_it_was(arguments, line, unet
 
 
 # -- runtimes, build, convert ------------------------------------------------------------------------------------------
+
+
+def test_what_each_backend_of_this_project_reads_is_known():
+    parser = configparser.ConfigParser()
+    parser.optionxform = str
+    parser.read(Path(__file__).resolve().parents[1] / "entry_points.txt")
+    assert set(parser["seg_perception.backends"]) == set(READS)
+    assert [runtime.plugin for runtime in runtimes_for(Path("net.xml"))] == ["openvino"]
 
 
 def test_a_runtime_is_a_name_a_precision_or_a_section():

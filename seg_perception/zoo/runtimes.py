@@ -22,6 +22,7 @@ READS = {  # backends of this project -> what they read; of others nothing is kn
     "torch": (".pt", ".pt2", ".torchscript"),
     "kserve": (),  # a server has the file, not we
     "none": (),
+    "adapter": (),  # a user's own code
 }
 SUFFIXES = sorted({suffix for known in READS.values() for suffix in known})
 SKIPPED_PROVIDERS = ("cpu", "azure", "tensorrt")  # the reference, none, and the backend tensorrt in another coat
