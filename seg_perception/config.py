@@ -211,7 +211,9 @@ class Config:
     workspace: WorkspaceConfig = section(WorkspaceConfig, "where objects are taken from")
     run: str = option("stream", "on_request subscribes only while a call waits", choices=("stream", "on_request"))
     autostart: bool = option(True, "configure and activate by itself, when no lifecycle manager does")
-    history: int = option(10, "results kept for ~/get_grasps", ge=1, le=100)
+    history: int = option(
+        4, "results kept for ~/get_grasps, those of the stream and those that calls returned, 8 MB each", ge=1, le=100
+    )
     segment_once: SegmentOnceConfig = section(SegmentOnceConfig, "the service")
     moveit: MoveItConfig = section(MoveItConfig, "MoveIt's planning scene, where moveit_msgs is installed")
     objects: ObjectsConfig = section(ObjectsConfig, "the main message")
