@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Panoptic-DeepLab: centres, grouping, votes and scores equal to the dense way of detectron2's post-processing."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -90,6 +92,28 @@ def test_instances_equal_the_reference(models_dir, tmp_path, objects, size):
         assert (mask != wanted).sum() <= 2
         assert class_id == wanted_id
         assert score == pytest.approx(wanted_score, rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [100, 190])
+def test_many_objects_in_an_image_of_odd_size(models_dir, tmp_path, count):
+    """Squares of 5 cells, 9 apart; the reference takes at most 200 centres, less those as cold as the coldest."""
+    rig = build(models_dir, tmp_path)
+    logits, heat, offset = scene(0, seed=1)
+    offset[:] = 0
+    for i in range(count):
+        y, x = 11 * (i // 14) + 4, 11 * (i % 14) + 4
+        heat[y, x] = 0.5 + i / 1000
+        logits[2 + i % 3, y - 2 : y + 3, x - 2 : x + 3] += 9
+        dy, dx = np.mgrid[2:-3:-1, 2:-3:-1]
+        offset[:, y - 2 : y + 3, x - 2 : x + 3] = dy, dx
+    give(rig, logits, heat, offset)
+    rig.segmenter = rig.segmenter.with_config(replace(rig.segmenter._config, max_detections=300))
+    found = rig.segmenter.segment(Frame(picture(333, 333)))
+    expected = reference(logits, heat, offset)
+    assert len(found) == len(expected) == count
+    np.testing.assert_allclose(found.scores, [row[2] for row in expected], rtol=1e-4)
+    np.testing.assert_array_equal(found.class_ids, [row[1] for row in expected])
+    assert (np.abs(found.masks.areas / (333 / 160) ** 2 - 25) < 3).all()
 
 
 @settings(max_examples=30, deadline=None)

@@ -92,6 +92,29 @@ def test_it_is_used_by_its_name(installed, detector):
     assert areas == [80 * 80, 64 * 64]
 
 
+TILED = """
+import json, sys
+import numpy as np
+from seg_perception import Frame, Pipeline
+segmenter = {"plugin": "boxes", "model": sys.argv[1]}
+tiles = {"tile_width": 96, "tile_height": 64, "overlap": 0.0, "whole_image": False}
+selection = {"deny": ["nut"], "remap": ["bolt=screw"]}
+tiled = {"plugin": "tiled", "segmenter": segmenter, **tiles}
+pipeline = Pipeline.from_config({"segmenter": tiled, "selection": selection})
+found = pipeline.segment(Frame(np.zeros((128, 192, 3), np.uint8)))
+print(json.dumps([found.class_names, found.boxes.tolist()]))
+"""
+
+
+def test_tiles_and_the_selection_are_for_it_too(installed, detector):
+    done = run(installed, "-c", TILED, detector)
+    assert done.returncode == 0, done.stderr
+    names, boxes = json.loads(done.stdout)
+    assert names == ["screw"] * 4  # one in each tile
+    np.testing.assert_allclose(sorted(boxes)[0], [50, 20, 90, 60], atol=1e-4)
+    np.testing.assert_allclose(sorted(boxes)[3], [146, 84, 186, 124], atol=1e-4)
+
+
 def test_the_tools_know_it_without_a_word(installed, detector):
     done = run(installed, ROOT / "scripts/seg-perception", "models", "inspect", detector, "--json", "--no-support")
     assert done.returncode == 0, done.stderr
