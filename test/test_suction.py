@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +20,12 @@ from seg_perception.geometry import transform_points
 from seg_perception.grasping.gripper import SuctionCup, load_cup, load_gripper, shipped_grippers
 from seg_perception.grasping.suction import Suction
 from seg_perception.grasping.surroundings import scene_points
+from seg_perception.grasping.weight import columns
 from seg_perception.plugins import GraspPlanner
 from seg_perception.scene import Collision, GraspKind, Object3D, Status
 
 CUP = load_cup("suction_16")
+CHOICE = ["suction_6", "suction_10", "suction_16"]
 
 
 def plan(view: View, row: int = 0, **config):
@@ -78,9 +82,15 @@ class TestBox:
         apart = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(len(places))
         assert apart.min() >= 0.015
 
-    def test_same_input_same_grasps(self):
-        a, b = plan(self.view), plan(self.view)
-        assert [g.T_camera_grasp.tobytes() for g in a] == [g.T_camera_grasp.tobytes() for g in b]
+    def test_same_bits_in_two_processes(self):
+        code = """
+import sys; sys.path.insert(0, "test")
+from test_suction import CHOICE, TestBox, plan
+print([(g.T_camera_grasp.tobytes().hex(), g.score.hex(), g.gripper) for g in plan(TestBox.view, gripper=CHOICE)])
+"""
+        a, b = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab")
+        assert a.stdout == b.stdout
+        assert len(a.stdout) > 100
 
     def test_without_scene_points_collision_is_unknown(self):
         (obj,) = fuse(self.view.frame, self.view.instances, None, (self.view.table,))
@@ -116,6 +126,41 @@ class TestSeal:
         assert all(in_world(view, g)[2, 2] < -0.85 for g in plan(view, max_approach_angle=30))
 
 
+class TestChoice:
+    def test_a_thin_rod_takes_the_small_cup_and_a_heavy_box_the_large_one(self):
+        rod = look([box((0.10, 0.012, 0.012))])
+        assert plan(rod, gripper=CHOICE)[0].gripper == "suction_6"
+        assert plan(look([box((0.08, 0.08, 0.08))]), gripper=CHOICE)[0].gripper == "suction_16"
+
+    def test_a_list_and_names_with_commas_are_the_same(self):
+        view = TestBox.view
+        a, b = (plan(view, gripper=choice) for choice in (CHOICE, "suction_6, suction_10,suction_16"))
+        assert [g.T_camera_grasp.tobytes() for g in a] == [g.T_camera_grasp.tobytes() for g in b]
+
+    def test_a_choice_is_of_cups(self):
+        with pytest.raises(ValueError, match="expected a suction cup"):
+            Suction(Suction.Config(gripper=["suction_6", "robotiq_2f_85"]))
+        with pytest.raises(ValueError, match="empty list"):
+            Suction(Suction.Config(gripper=[]))
+
+
+class TestWeight:
+    def test_the_columns_of_a_box_are_the_box(self):
+        """6 x 4 x 5 cm at x = 0.1 m: its top and two sides are seen."""
+        view = look([box((0.06, 0.04, 0.05), x=0.1)])
+        (obj,) = fuse(view.frame, view.instances, None, (view.table,))
+        volume, middle = columns(np.asarray(obj.points, np.float64), -view.frame.gravity)
+        assert_allclose(volume, 0.06 * 0.04 * 0.05, rtol=0.2)
+        assert_allclose(transform_points(view.T_world_camera, middle)[:2], [0.1, 0.0], atol=0.004)
+
+    def test_the_weight_of_an_l_lies_towards_its_longer_leg(self):
+        level = np.mgrid[0:0.1:0.002, 0:0.1:0.002].reshape(2, -1).T
+        legs = level[(level[:, 0] < 0.02) | (level[:, 1] < 0.02) & (level[:, 0] < 0.05)]
+        points = np.concatenate([np.column_stack([legs, np.full(len(legs), z)]) for z in (0.0, 0.03)])
+        _, middle = columns(points, np.array([0.0, 0.0, 1.0]))
+        assert_allclose(middle[:2], legs.mean(axis=0), atol=0.002)
+
+
 class TestNeighbours:
     def test_something_above_blocks(self):
         view = look([box((0.06, 0.06, 0.05)), box((0.30, 0.30, 0.02), y=0.08, z=0.10)], eye=(0, -0.5, 0.3))
@@ -133,7 +178,9 @@ class TestNeighbours:
         surroundings = scene_points(view.frame, view.instances.masks)
         for row, obj in enumerate(fuse(view.frame, view.instances, None, (view.table,))):
             others = surroundings.without(row)
-            for grasp in Suction().plan(obj, others, view.frame.gravity, obj.support):
+            planner = Suction(Suction.Config(gripper=CHOICE))
+            for grasp in planner.plan(obj, others, view.frame.gravity, obj.support):
+                cup = load_cup(grasp.gripper)
                 T = in_world(view, grasp)
                 assert T[2, 2] < 0.0
                 assert 0 <= grasp.score <= 1
@@ -141,12 +188,12 @@ class TestNeighbours:
                     np.linalg.inv(grasp.T_camera_grasp), others[view.table.heights(others) > 0.004]
                 )
                 aside = np.hypot(local[:, 0], local[:, 1])
-                assert not ((aside < CUP.cup_radius) & (local[:, 2] < 0)).any()
-                assert not ((aside < CUP.body_radius) & (local[:, 2] < -CUP.cup_length)).any()
+                assert not ((aside < cup.cup_radius) & (local[:, 2] < 0)).any()
+                assert not ((aside < cup.body_radius) & (local[:, 2] < -cup.cup_length)).any()
                 turn = np.linspace(0, 2 * np.pi, 16)
                 circle = np.stack([np.cos(turn), np.sin(turn), 0 * turn], axis=1)
-                lip = transform_points(T, CUP.cup_radius * circle)
-                body = transform_points(T, CUP.body_radius * circle - [0, 0, CUP.cup_length])
+                lip = transform_points(T, cup.cup_radius * circle)
+                body = transform_points(T, cup.body_radius * circle - [0, 0, cup.cup_length])
                 assert np.concatenate([lip, body])[:, 2].min() > -0.002
 
 

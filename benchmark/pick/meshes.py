@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lays out mesh files for the pick benchmark: the 1000 random things of PyBullet's data (zlib licence), in metres.
 
-They are Google's procedural grasping set, each a union of a few boxes, cylinders and spheres. The package is fetched with pip and not
+They are random unions of a few convex solids, made for grasping experiments. The package is fetched with pip and not
 installed; the first 500 things are for development, the others for held-out seeds.
 
 benchmark/pick/meshes.py meshes && seg-perception pick-bench --scenes single --meshes meshes/development

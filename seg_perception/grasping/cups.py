@@ -25,8 +25,9 @@ BEYOND = 0.007  # m outside of the lip, where a wide surface still goes on
 @njit(cache=True, nogil=True)
 def surfaces(points, places, radius):  # type: ignore[no-untyped-def]
     """Rows (K, 11) of what lies under a cup of that `radius` set down at each of `places` (K, 3): contact, normal
-    towards the camera, root mean square residual of a quadric, unevenness under the lip, rise into the cup, the
-    share of the lip with surface under it, and the share beyond which the surface soon ends; NaN where there is none. `points` (N, 3) m, camera frame."""
+    towards the camera, root mean square residual of a quadric, unevenness under the lip, rise into the cup, the share
+    of the lip with surface under it, and the share beyond which the surface soon ends; NaN where there is none.
+    `points` (N, 3) m, camera frame."""
     out = np.full((len(places), 11), np.nan)
     patch, beyond = np.empty((len(points), 3)), np.empty((len(points), 3))
     reach, farthest = max(radius + RING_OUT, PATCH), radius + BEYOND

@@ -181,9 +181,7 @@ class Suction:
         )
 
 
-def signs(
-    rows: NDArray, cup: SuctionCup, weight: tuple[float, NDArray], up: NDArray
-) -> dict[str, NDArray[np.float64]]:
+def signs(rows: NDArray, cup: SuctionCup, weight: tuple[float, NDArray], up: NDArray) -> dict[str, NDArray[np.float64]]:
     """What decides whether a cup seals on each of `rows` (K, 11) and carries `weight` m^3 amid (3,), as the models
     take it."""
     radius, (volume, middle) = cup.cup_radius, weight

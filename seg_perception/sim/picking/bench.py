@@ -262,5 +262,10 @@ def _record(grasp: Grasp | None, verdict: Verdict) -> dict[str, Any]:
         "slip": verdict.slip,
     }
     if grasp is not None:
-        record |= {"gripper": grasp.gripper, "score": grasp.score, "width": grasp.width, "object_width": grasp.object_width}
+        record |= {
+            "gripper": grasp.gripper,
+            "score": grasp.score,
+            "width": grasp.width,
+            "object_width": grasp.object_width,
+        }
     return record

@@ -51,6 +51,4 @@ class Pca:
         T_level_grasp = transform(np.stack([np.cross(closing, down), closing, down], axis=1), at)
         T = transform(R) @ T_level_grasp
         opening = min(g.stroke, width + 2 * ROOM)
-        return GraspPlan(
-            (Grasp(T, opening, float("nan"), GraspKind.PARALLEL_JAW, "pca", g.name, object_width=width),)
-        )
+        return GraspPlan((Grasp(T, opening, float("nan"), GraspKind.PARALLEL_JAW, "pca", g.name, object_width=width),))
