@@ -211,6 +211,14 @@ def test_the_page_sets_goals_beside_numbers(tmp_path, capsys):
     assert lines["times faster than PyTorch per region, 20"].endswith("| – | not measured |")
     assert lines["the same, 100 instances"].endswith("not measured |")
     assert "Some CPU, 2 cores" in text
+    assert "busy" not in text
+
+
+def test_the_page_says_when_the_machine_was_busy(tmp_path):
+    result = result_of("soak", [{"frames": 2000}])
+    result["machine"]["load"] = 3.0
+    (tmp_path / "soak.json").write_text(json.dumps(result))
+    assert "busy with other work (load when it began: soak 3.0)" in page([tmp_path / "soak.json"])
 
 
 def test_a_foreign_file_is_no_result(tmp_path, capsys):

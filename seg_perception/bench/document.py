@@ -24,13 +24,15 @@ PACKAGES = (
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def document(benchmark: str, settings: Mapping[str, Any], rows: Sequence[Row], complete: bool) -> dict[str, Any]:
-    """The result; `complete` is false after a ctrl-C."""
+def document(
+    benchmark: str, on: Mapping[str, Any], settings: Mapping[str, Any], rows: Sequence[Row], complete: bool
+) -> dict[str, Any]:
+    """The result; `on` is what `machine` said before it began, `complete` is false after a ctrl-C."""
     return {
         "benchmark": benchmark,
         "complete": complete,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
+        "machine": dict(on),
         "settings": dict(settings),
         "rows": list(rows),
     }

@@ -15,6 +15,8 @@ from seg_perception.bench.goals import GOALS, Goal
 from seg_perception.bench.tables import about_machine, cell, table
 from seg_perception.options import ConfigError
 
+BUSY = 0.5  # load per core, from others, from which on times are too long
+
 HEAD = """# Performance
 
 Made by `seg-perception bench report benchmark/results/*.json` from what the commands below wrote; `benchmark/run_all`
@@ -70,12 +72,23 @@ def page(files: Sequence[Path]) -> str:
     for result in results:
         by_name[result["benchmark"]].append(result)
     rows = {name: [row for result in found for row in result["rows"]] for name, found in by_name.items()}
-    parts = [HEAD, "## Goals\n", _goals(rows)]
+    parts = [HEAD, *_busy(results), "## Goals\n", _goals(rows)]
     for name, (text, columns) in SECTIONS.items():
         if name in by_name:
             parts += [f"\n## {name.capitalize()}\n", f"{_wrapped(text)}\n"]
             parts += [_section(result, columns) for result in by_name[name]]
     return "\n".join([*parts, "\n## Machines and code\n", *(_origin(result) for result in results)])
+
+
+def _busy(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning for results of a machine that had other work."""
+    loads = {
+        r["benchmark"]: r["machine"]["load"] for r in results if r["machine"]["load"] > BUSY * r["machine"]["cores"]
+    }
+    if not loads:
+        return []
+    told = ", ".join(f"{name} {load:.1f}" for name, load in loads.items())
+    return [f"**The machine was busy with other work (load when it began: {told}): its times are too long.**\n"]
 
 
 def _goals(rows: Mapping[str, Sequence[Row]]) -> str:

@@ -73,17 +73,18 @@ def execute(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, settings: Mapping[str, Any], runner: Callable[[Rows], None]) -> int:
     """Measures, and says what was measured, also after a ctrl-C: so far as it got."""
-    from seg_perception.bench.document import document
+    from seg_perception.bench.document import document, machine
     from seg_perception.bench.tables import markdown
 
     rows: Rows = []
+    on = machine()  # its load is what others do, not what this does
     complete = False
     try:
         runner(rows)
         complete = True
     finally:
         if rows:
-            result = document(options.benchmark, settings, rows, complete)
+            result = document(options.benchmark, on, settings, rows, complete)
             if options.json:
                 write_result(result, options.json)
             if options.json != "-":
