@@ -192,7 +192,8 @@ class Statuses:
 
     def _transforms(self) -> Part:
         values = {"target_frame": self._node.perception.config.target_frame, **self._node.reports.facts("transform")}
-        return self._problems("transforms", "available at the images' stamps", "transform", "gravity", "prompt", values=values)
+        names = ("transform", "gravity", "prompt")
+        return self._problems("transforms", "available at the images' stamps", *names, values=values)
 
     def _problems(self, part: str, fine: str, *names: str, values: dict[str, Any] | None = None) -> Part:
         """What the reports say under these names."""
