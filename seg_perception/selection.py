@@ -56,6 +56,8 @@ class SelectionConfig:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        for key in ("deny", "score_thresholds", "remap"):  # [''] is how an empty list is written for ROS
+            object.__setattr__(self, key, tuple(text for text in getattr(self, key) if text.strip()))
         if self.max_area and self.max_area < self.min_area:
             raise ValueError(f"max_area: expected 0 or at least min_area, {self.min_area} px, got {self.max_area} px")
         self.thresholds()

@@ -13,6 +13,7 @@ from seg_perception import Frame, Pipeline
 from seg_perception.config import Config, load_config
 from seg_perception.options import ConfigError, describe, parse
 from seg_perception.scene import Instances
+from seg_perception.segmenters.networks.class_names import allowed_classes
 from seg_perception.selection import Selection, SelectionConfig
 
 NAMES = ("person", "cup", "bottle", "tv", "laptop")
@@ -235,6 +236,12 @@ def test_the_pipeline_selects_before_it_counts():
     assert pipeline({"remap": ["tv=screen"]}).class_names == ("person", "cup", "bottle", "screen", "laptop")
     with pytest.raises(ConfigError, match=r"selection.deny: no class 'dog'; known: person"):
         pipeline({"deny": ["dog"]})
+
+
+def test_an_empty_text_says_nothing():
+    """A ROS parameter file cannot have an empty list of texts: it has ['']."""
+    assert parse(SelectionConfig, {"deny": [""], "remap": [" "], "score_thresholds": [""]}) == SelectionConfig()
+    assert allowed_classes([""], NAMES).all()
 
 
 def test_prompts_may_change_the_classes_while_it_runs():

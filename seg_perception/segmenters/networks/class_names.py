@@ -36,6 +36,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def allowed_classes(allow_list: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
     """(len(names),) True for the classes of `allow_list`, for all if it is empty. Raises ConfigError: unknown name."""
+    allow_list = [name for name in allow_list if name]  # [''] is how an empty list is written for ROS
     for name in allow_list:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
