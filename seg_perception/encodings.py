@@ -69,11 +69,13 @@ _RGB_FROM_YUV444 = np.array(
 
 
 def to_rgb(image: Any) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, a view of the message where that is possible. Raises ImageError; KeyError if unknown."""
-    layout = PACKED.get(image.encoding)
+    """(H, W, 3) uint8 RGB, a view of the message where that is possible. Raises ImageError."""
+    layout, planar = PACKED.get(image.encoding), PLANAR.get(image.encoding)
     try:
+        if planar is not None:
+            return planar(image)
         if layout is None:
-            return PLANAR[image.encoding](image)
+            raise ImageError(f"{describe(image)}: expected an encoding of color or grey images")
         return packed_to_rgb(plane(image, layout.dtype, layout.channels), layout.code)
     except cv2.error as error:  # odd widths of subsampled colors, mosaics of one pixel
         reason = str(error).strip().splitlines()[-1]

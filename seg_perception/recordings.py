@@ -119,7 +119,6 @@ class Recording:
 def _messages(file: Path, kinds: tuple[str, ...], **only: Any) -> Iterator[tuple[str, str, int, Any]]:
     """Type, topic, log time and message of those types. Raises RecordingError."""
     try:
-        from mcap.exceptions import McapError
         from mcap.reader import make_reader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
@@ -130,7 +129,9 @@ def _messages(file: Path, kinds: tuple[str, ...], **only: Any) -> Iterator[tuple
             for item in reader.iter_decoded_messages(**only):
                 if item.schema is not None and item.schema.name in kinds:
                     yield item.schema.name, item.channel.topic, item.message.log_time, item.decoded_message
-    except (McapError, OSError, EOFError) as error:
+    except RecordingError:
+        raise
+    except Exception as error:  # the libraries raise what they like on bytes that are no MCAP
         raise RecordingError(f"{file}: not an MCAP file that can be read: {error or type(error).__name__}") from error
 
 
