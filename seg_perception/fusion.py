@@ -8,7 +8,9 @@ docs/fusion.md says what each step is for and how well it works.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,8 @@ class FusionConfig:
         live=True,
     )
 
+    threads: int = option(1, "threads that share the objects of a frame", ge=1, le=16, live=True)
+
     def __post_init__(self) -> None:
         if self.min_depth >= self.max_depth:
             raise ValueError(f"expected min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
@@ -92,7 +96,7 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
     masks, gravity = instances.masks, frame.gravity
     out = Lifted.of(masks.areas, gravity is not None)
     known = instances.support_ids.astype(np.int64)
-    lift(
+    shared = (
         frame.depth,
         frame.color,
         ray_planes(frame.intrinsics),
@@ -105,11 +109,26 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
         np.where(known >= 0, known + candidates, -1),
         UNKNOWN_UP if gravity is None else -gravity,
         _rules(config, min(frame.intrinsics.fx, frame.intrinsics.fy)),
-        0,
-        len(masks),
-        out,
     )
+    shares = _shares(out.start, config.threads)
+    others = [_workers(config.threads - 1).submit(lift, *shared, first, last, out) for first, last in shares[1:]]
+    lift(*shared, *shares[0], out)
+    for other in others:
+        other.result()
     return out
+
+
+def _shares(start: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
+    """Ranges of masks that hold about as many pixels each, given the pixels before each mask."""
+    if parts == 1 or len(start) < 2:
+        return [(0, len(start))]
+    cuts = np.searchsorted(start, start[-1] * np.arange(1, parts) / parts).tolist()
+    return list(zip([0, *cuts], [*cuts, len(start)], strict=True))
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="fusion")
 
 
 def _rules(c: FusionConfig, focal: float) -> Rules:

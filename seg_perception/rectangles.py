@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-COLUMNS = 256
+COLUMNS = 128
 FEW = 64  # so many extremes are kept in order as they come; of more, all values are sorted
 
 
@@ -93,8 +93,8 @@ def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
 def hull(x, y):  # type: ignore[no-untyped-def]
     """Corners (K, 2) of the convex hull of points x, y, counterclockwise (Andrew's monotone chain).
 
-    Of more than a thousand points only the lowest and highest in each of 256 columns are looked at: that moves a corner
-    by at most 1/256 of the width.
+    Of more than a thousand points only the lowest and highest in each of 128 columns are looked at: that moves a corner
+    by at most 1/128 of the width, and along an edge only.
     """
     if len(x) > 1024:
         x, y = _column_ends(x, y)
@@ -123,23 +123,24 @@ def hull(x, y):  # type: ignore[no-untyped-def]
 def _column_ends(x, y):  # type: ignore[no-untyped-def]
     """The lowest and the highest point of each column, ordered by x."""
     low = x.min()
-    scale = (COLUMNS - 1) / max(x.max() - low, 1e-12)
-    ends = np.empty((COLUMNS, 4), x.dtype)  # x, y of the lowest and of the highest
-    ends[:, 1], ends[:, 3] = np.inf, -np.inf
-    for i in range(len(x)):  # no branch, which would often be guessed wrong
-        k = int((x[i] - low) * scale)
-        lower, higher = y[i] < ends[k, 1], y[i] > ends[k, 3]
-        ends[k, 0] = x[i] if lower else ends[k, 0]
-        ends[k, 1] = y[i] if lower else ends[k, 1]
-        ends[k, 2] = x[i] if higher else ends[k, 2]
-        ends[k, 3] = y[i] if higher else ends[k, 3]
+    scale = x.dtype.type((COLUMNS - 1) / max(x.max() - low, 1e-12))
+    column = np.empty(len(x), np.int32)
+    for i in range(len(x)):
+        column[i] = np.int32((x[i] - low) * scale)
+    lowest, highest = np.full(COLUMNS, np.inf, x.dtype), np.full(COLUMNS, -np.inf, x.dtype)
+    at_lowest, at_highest = np.empty(COLUMNS, x.dtype), np.empty(COLUMNS, x.dtype)
+    for i in range(len(x)):
+        k = column[i]
+        if y[i] < lowest[k]:
+            lowest[k], at_lowest[k] = y[i], x[i]
+        if y[i] > highest[k]:
+            highest[k], at_highest[k] = y[i], x[i]
     chosen_x, chosen_y = np.empty(2 * COLUMNS, x.dtype), np.empty(2 * COLUMNS, x.dtype)
     n = 0
     for k in range(COLUMNS):
-        if ends[k, 1] <= ends[k, 3]:
-            first = 0 if ends[k, 0] <= ends[k, 2] else 2
-            chosen_x[n], chosen_y[n] = ends[k, first], ends[k, first + 1]
-            chosen_x[n + 1], chosen_y[n + 1] = ends[k, 2 - first], ends[k, 3 - first]
+        if lowest[k] <= highest[k]:
+            i, j = (n, n + 1) if at_lowest[k] <= at_highest[k] else (n + 1, n)
+            chosen_x[i], chosen_y[i], chosen_x[j], chosen_y[j] = at_lowest[k], lowest[k], at_highest[k], highest[k]
             n += 2
     return chosen_x[:n], chosen_y[:n]
 

@@ -14,7 +14,7 @@ from table_scene import VGA, ball, box, cylinder, look
 
 from seg_perception.fusion import FusionConfig, fuse
 from seg_perception.geometry import project
-from seg_perception.masks import Masks
+from seg_perception.masks import Masks, from_coco, to_coco
 from seg_perception.scene import Instances, Intrinsics, Status
 
 
@@ -313,3 +313,35 @@ def test_the_support_named_by_the_segmenter_wins():
     assert obj.support is low
     assert_allclose(obj.height_above_support, 0.15, atol=0.001)
     assert not obj.box_completed
+
+
+def test_threads_share_the_objects_and_change_nothing():
+    places = [(0.09 * i - 0.18, 0.09 * j - 0.09) for i in range(5) for j in range(3)]
+    view = look([box((0.05, 0.03, 0.04), x, y, 0.3 * x) for x, y in places], noise=0.001)
+    alone = fused(view)
+    for threads in (2, 3, 16):
+        for one, other in zip(alone, fused(view, FusionConfig(threads=threads)), strict=True):
+            assert other.status == one.status == Status.OK
+            np.testing.assert_array_equal(other.points, one.points)
+            np.testing.assert_array_equal(other.colors, one.colors)
+            np.testing.assert_array_equal(other.box.T_camera_box, one.box.T_camera_box)
+            np.testing.assert_array_equal(other.covariance, one.covariance)
+
+
+@pytest.mark.parametrize("source", ["crops", "runs", "labels", "coco"])
+def test_masks_from_anywhere_give_the_same_objects(source):
+    """Dense stacks, crops, run lengths and label images all come to the same spans, and so to the same objects."""
+    view = look([box((0.10, 0.06, 0.08), yaw=0.3), cylinder(0.03, 0.1, 0.15, 0.05)])
+    masks = view.instances.masks
+    if source == "crops":
+        other = Masks.from_crops(480, 640, [masks.crop(i) for i in range(2)], masks.rois[:, :2])
+    elif source == "runs":
+        other = Masks.from_counts(480, 640, masks.rois, [masks.counts(i) for i in range(2)])
+    elif source == "labels":
+        other = Masks.from_label_image(masks.label_image())
+    else:
+        other = from_coco(to_coco(masks))
+    dense = fuse(view.frame, Instances.from_masks(masks.dense()), None, (view.table,))
+    for one, same in zip(dense, fuse(view.frame, Instances.of(other), None, (view.table,)), strict=True):
+        np.testing.assert_array_equal(same.points, one.points)
+        np.testing.assert_array_equal(same.box.size, one.box.size)
