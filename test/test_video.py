@@ -118,6 +118,12 @@ def test_ids_stay_through_a_hiding_and_end_with_being_lost(build):
     assert set(seen(segmenter, picture())) == {3}  # asked anew: what was shown before is replaced
     segmenter.look_for(Prompts(serial=3))
     assert seen(segmenter, picture()) == {}
+    segmenter.look_for(Prompts(serial=4, nothing=True))  # a point that no transform leads to yet
+    assert seen(segmenter, picture()) == {}
+    segmenter.look_for(Prompts(objects=(Prompt(points=[[10, 25]]),), serial=4))
+    assert set(seen(segmenter, picture())) == {4}
+    segmenter.look_for(Prompts(serial=4, nothing=True))  # out of view now, but it was shown: it is followed
+    assert set(seen(segmenter, picture(3))) == {4}
 
 
 def test_the_detector_adds_what_is_new_and_only_that(build):

@@ -171,19 +171,20 @@ class Video:
         return self._counted(found, frame)
 
     def _followed(self, frame: Frame, session: ShownSession) -> Instances:
-        asked_anew = self._prompts.objects and self._prompts.serial != self._shown and not self._prompts.nothing
-        if self._shown != self._prompts.serial and (asked_anew or not self._prompts.objects):
+        prompts = self._prompts
+        is_new = prompts.serial != self._shown and not prompts.nothing  # what cannot be placed now waits
+        asked_anew = is_new and bool(prompts.objects)
+        if is_new:
             session.remove(list(self._known))
             self._known.clear()
+            self._shown = prompts.serial
         parts = [session.step(frame.color)]
         self._frames += 1
         if asked_anew:
-            objects = self._prompts.fitted(frame.width, frame.height).objects
+            objects = prompts.fitted(frame.width, frame.height).objects
             parts.append(self._show(session, [Seed(p) for p in objects], [Known(-1, "object", 1.0)] * len(objects)))
         elif self._is_time_to_detect():
             parts.append(self._detected(frame, session, parts[0]))
-        if asked_anew or not self._prompts.objects:
-            self._shown = self._prompts.serial
         ids = np.concatenate([part.ids for part in parts])
         masks = Masks.from_span_lists(
             frame.height, frame.width, [part.masks.spans_of(i) for part in parts for i in range(len(part.ids))]
@@ -205,7 +206,7 @@ class Video:
         every = self._config.detect_every
         due = not self._known or (every and self._frames % every == 0)
         asked = self._config.prompts == "detector" or self._prompts.texts
-        return bool(due and asked and not self._prompts.objects)
+        return bool(due and asked and not self._prompts.objects and not self._prompts.nothing)
 
     def _detected(self, frame: Frame, session: ShownSession, followed: Followed) -> Followed:
         """Shows the session what the detector finds and no known object covers."""
