@@ -160,7 +160,7 @@ def test_what_a_pick_controller_does(node: NodeProcess, rig: Rig) -> None:
     for _ in range(10):  # the stream goes on and would push the result out of the history
         rig.shoot()
         time.sleep(0.05)
-    chosen = result.objects[1]
+    chosen = min(result.objects, key=lambda o: o.box[0])  # the one that the stream sees no more
     request = GetGrasps.Request(object_ids=[chosen.id], max_per_object=10, timeout=2.0)
     request.request.max_approach_angle = 0.5  # rad, around gravity
     reply = rig.call(GetGrasps, "get_grasps", request)
@@ -173,10 +173,10 @@ def test_what_a_pick_controller_does(node: NodeProcess, rig: Rig) -> None:
     )
     assert nearest < 0.02
 
-    request.request.approach_axis.vector.x = 1.0  # from the side: a top-down planner has none
+    request.request.approach_axis.vector.z = -1.0  # from below, through the table
     reply = rig.call(GetGrasps, "get_grasps", request)
     assert reply.status == GetGrasps.Response.NO_GRASP
-    assert "outside the approach cone" in reply.failed_reasons[0]
+    assert "every approach leans more than 80 deg from gravity" in reply.failed_reasons[0]
     assert list(reply.failed_ids) == [chosen.id]
 
     later = GetGrasps.Request(after=stamp_from_ns(rig.now()), timeout=5.0)
@@ -279,8 +279,8 @@ def test_another_model_takes_over_and_a_broken_one_does_not(node: NodeProcess, r
     assert reply.status == kind.OK, reply.message
     assert reply.model.endswith(":second")
     rig.film(lambda: rig.objects[-1].model.endswith(":second"), what="results of the second model")
-    ids = [m.objects[0].id for m in rig.objects if m.objects]
-    assert len(ids) == len(set(ids))
+    ids = {m.objects[0].id for m in rig.objects[-5:] if m.objects}
+    assert len(ids) == 1  # the tracker goes on through the exchange
 
 
 def _latched():
