@@ -61,14 +61,11 @@ class Computer:
                 continue
         for index, gpu in enumerate(self._gpus):
             name = f"gpu {index}" if len(self._gpus) > 1 else "gpu"
-            try:
-                values[f"{name} temperature [C]"] = str(self._nvml.nvmlDeviceGetTemperature(gpu, 0))
-                values[f"{name} load [%]"] = str(self._nvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
-                values[f"{name} memory [MB]"] = f"{self._nvml.nvmlDeviceGetMemoryInfo(gpu).used / 2**20:.0f}"
-                reasons = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
-                values[f"{name} throttled"] = _words(reasons) if reasons & TOO_HOT else ""
-            except self._nvml.NVMLError:  # this card does not say
-                continue
+            for key, read in _READ.items():
+                try:
+                    values[f"{name} {key}"] = read(self._nvml, gpu)
+                except self._nvml.NVMLError:  # this card does not say
+                    continue
         return values
 
     def _search(self) -> None:
@@ -94,6 +91,16 @@ def _kind(zone: Path) -> str:
         return ""
 
 
+_READ = {
+    "temperature [C]": lambda nvml, gpu: str(nvml.nvmlDeviceGetTemperature(gpu, 0)),
+    "load [%]": lambda nvml, gpu: str(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+    "memory [MB]": lambda nvml, gpu: f"{nvml.nvmlDeviceGetMemoryInfo(gpu).used / 2**20:.0f}",
+    "throttled": lambda nvml, gpu: _words(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu) & TOO_HOT),
+}
+
+
 def _words(reasons: int) -> str:
     heat, brake = reasons & (0x20 | 0x40), reasons & 0x80
+    if not reasons:
+        return ""
     return "too hot" if heat else "braked by its power supply" if brake else "slowed down by its hardware"
