@@ -104,59 +104,52 @@ def lift(depth, color, rays, ignore, spans, offsets, rois, planes, candidates, k
     `ignore` (H, W) bool, or (0, 0) for none. The first `candidates` of `planes` (P, 4) may carry any object, `known`
     (N,) says which carries it for sure, -1 = not known. `up` (3,), NaN = not known.
     """
-    for i in range(first, last):
-        _lift_one(
-            depth, color, rays, ignore, spans[offsets[i] : offsets[i + 1]], rois[i], planes, candidates, known[i], up,
-            rules, i, out,
-        )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def _lift_one(depth, color, rays, ignore, spans, roi, planes, candidates, known, up, rules, i, out):  # type: ignore[no-untyped-def]
     steps = rules.steps
-    z, kind = points.depth_under_mask(depth, spans, roi, ignore, rules.near, rules.far, out.counts[i])
-    agreeing = points.agreement(z, steps)
-    places = outlines.outline(kind)
-    out.occluded[i] = outlines.occluded_ratio(places, kind, depth, roi, steps)
-    keep, count = points.agreeing_pixels(kind, agreeing, rules.min_agreeing)
-    sample = np.empty((3, ROOM), np.float32)
-    n = points.sample_of(keep, z, rays, roi, max(1, count // SAMPLE), sample)
-    support = known if known >= 0 else _carrier(sample[:, :n], planes[:candidates])
-    out.support[i] = support
-    plane, limit, noise = np.full(4, np.nan), 0.0, NOISY
-    if support >= 0:
-        plane = planes[support]
-        foot, noise = outlines.support_beside(places, kind, depth, rays, roi, plane, SUPPORT_REACH)
-        if not np.isfinite(foot):
-            foot, noise = 0.0, rules.noise * np.median(sample[2, :n]) ** 2 if n > 0 else 0.0
-        limit = foot + 3 * noise + rules.support_margin
-        above, left, high = points.above_support(z, keep, rays, roi, plane, limit)
-        out.foot[i], out.limit[i] = foot, limit + (FOOT if count - left >= TOUCHING else 0.0)
-        if high > FLAT * count:  # else it is so flat that it is left whole
-            keep, count = above, left
-    keep, count = _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rules)
-    out.kept[i] = count
-    if count < rules.min_points:
-        return
-    n = points.sample_of(keep, z, rays, roi, -(-count // BOX_SAMPLE), sample)
-    outliers = rules.outliers * min(1.0, noise / NOISY)
-    if outliers * n < 1:  # smooth: every point counts
-        n = points.add_ends(keep, z, rays, roi, sample, n)
-    axis = plane[:3] if support >= 0 else up
-    if np.isfinite(axis[0]):
-        out.frame[i] = axes_with_z(axis, X)
-        out.angle[i] = turned_bounds(sample[:, :n], out.frame[i], outliers, out.low[i], out.high[i])
-    else:
-        out.sample[i, :, :n], out.samples[i], out.outliers[i] = sample[:, :n], n, outliers
-    points.moments(keep, kind, z, rays, roi, out.centroid[i], out.spread[i])
-    if rules.erode:
-        solid, left = outlines.away_from_steps(keep, kind, depth, roi, steps)
-        if left >= max(0.35 * count, rules.min_points):  # thin: nothing is away from its edges
-            keep, count = solid, left
-    start = out.start[i]
-    out.size[i] = points.points_of(
-        keep, z, rays, color, roi, out.points[start : start + count], out.colors[start : start + count]
-    )
+    for i in range(first, last):  # no function of its own: that would compile everything once more
+        roi, mine = rois[i], spans[offsets[i] : offsets[i + 1]]
+        z, kind = points.depth_under_mask(depth, mine, roi, ignore, rules.near, rules.far, out.counts[i])
+        agreeing = points.agreement(z, steps)
+        places = outlines.outline(kind)
+        out.occluded[i] = outlines.occluded_ratio(places, kind, depth, roi, steps)
+        keep, count = points.agreeing_pixels(kind, agreeing, rules.min_agreeing)
+        sample = np.empty((3, ROOM), np.float32)
+        n = points.sample_of(keep, z, rays, roi, max(1, count // SAMPLE), sample)
+        support = known[i] if known[i] >= 0 else _carrier(sample[:, :n], planes[:candidates])
+        out.support[i] = support
+        plane, limit, noise = np.full(4, np.nan), 0.0, NOISY
+        if support >= 0:
+            plane = planes[support]
+            foot, noise = outlines.support_beside(places, kind, depth, rays, roi, plane, SUPPORT_REACH)
+            if not np.isfinite(foot):
+                foot, noise = 0.0, rules.noise * np.median(sample[2, :n]) ** 2 if n > 0 else 0.0
+            limit = foot + 3 * noise + rules.support_margin
+            above, left, high = points.above_support(z, keep, rays, roi, plane, limit)
+            out.foot[i], out.limit[i] = foot, limit + (FOOT if count - left >= TOUCHING else 0.0)
+            if high > FLAT * count:  # else it is so flat that it is left whole
+                keep, count = above, left
+        keep, count = _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rules)
+        out.kept[i] = count
+        if count < rules.min_points:
+            continue
+        n = points.sample_of(keep, z, rays, roi, -(-count // BOX_SAMPLE), sample)
+        outliers = rules.outliers * min(1.0, noise / NOISY)
+        if outliers * n < 1:  # smooth: every point counts
+            n = points.add_ends(keep, z, rays, roi, sample, n)
+        axis = plane[:3] if support >= 0 else up
+        if np.isfinite(axis[0]):
+            out.frame[i] = axes_with_z(axis, X)
+            out.angle[i] = turned_bounds(sample[:, :n], out.frame[i], outliers, out.low[i], out.high[i])
+        else:
+            out.sample[i, :, :n], out.samples[i], out.outliers[i] = sample[:, :n], n, outliers
+        points.moments(keep, kind, z, rays, roi, out.centroid[i], out.spread[i])
+        if rules.erode:
+            solid, left = outlines.away_from_steps(keep, kind, depth, roi, steps)
+            if left >= max(0.35 * count, rules.min_points):  # thin: nothing is away from its edges
+                keep, count = solid, left
+        start = out.start[i]
+        out.size[i] = points.points_of(
+            keep, z, rays, color, roi, out.points[start : start + count], out.colors[start : start + count]
+        )
 
 
 @njit(cache=True, nogil=True)
