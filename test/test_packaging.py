@@ -71,7 +71,10 @@ def test_console_script_is_on_the_path() -> None:
 # --- dependencies ---
 
 DEBIAN_NAMES = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
-FROM_EXTRAS = {"mujoco", "onnxruntime", "open3d", "openvino", "tensorrt", "torch", "tritonclient"}
+FROM_EXTRAS = {
+    "mcap", "mcap_ros2", "mujoco", "onnx", "onnxruntime", "open3d", "openvino", "prometheus_client", "pynvml",
+    "tensorrt", "tokenizers", "torch", "transformers", "tritonclient", "ultralytics",
+}  # fmt: skip
 
 
 def imported_packages(folder: str) -> set[str]:

@@ -145,6 +145,7 @@ def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[in
     masks = instances.masks
     rois, areas = masks.rois.tolist(), masks.areas.tolist()
     class_ids, scores = instances.class_ids.tolist(), instances.scores.tolist()
+    mask_scores = instances.mask_scores.tolist()
     boxes = np.asarray(instances.boxes, np.float32)
     for i, (obj, row) in enumerate(zip(objects, order, strict=True)):
         obj.id = int(scene.objects[row].id)
@@ -152,7 +153,7 @@ def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[in
         obj.label = i + 1
         obj.class_id = class_ids[row]
         obj.class_name = instances.class_names[row] or "object"
-        obj.score = scores[row]
+        obj.score, obj.mask_score = scores[row], mask_scores[row]
         obj.box = boxes[row]
         mask = obj.mask
         mask.image_width, mask.image_height = masks.width, masks.height
