@@ -96,6 +96,8 @@ class Pipeline:
     def plan(self, scene: Scene, rows: Sequence[int] | None = None, budget: float = 0.0) -> Scene:
         """The scene with grasps planned for the objects of `rows` (default all), in pick order, within `budget` s."""
         start = time.perf_counter()
+        if not self.planners:
+            return scene
         objects = list(scene.objects)
         wanted = set(range(len(objects)) if rows is None else rows)
         foreign = scene_points(scene.frame, scene.instances.masks)

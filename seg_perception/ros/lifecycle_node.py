@@ -242,6 +242,7 @@ class SegPerceptionNode(LifecycleNode):
 
     def _apply(self, config: Config) -> None:
         """Live options, from the next frame on. Raises ConfigError if a plugin cannot."""
+        names = tuple(self.class_names)
         if self.engine.pipeline is not None:  # else the model that is being built takes them
             self.engine.use(self.engine.prepare(self.model_build.running_config(config)))
         if self.perception is not None:
@@ -249,6 +250,8 @@ class SegPerceptionNode(LifecycleNode):
             self.perception.feed.pairer.slop_ns = round(config.sync.slop * 1e9)
         if self.watch is not None:
             self.watch.follow(config)
+        if self.perception is not None and tuple(self.class_names) != names:
+            self.say_ready()
         self._listen_to_transforms(config)
 
     def _listen_to_transforms(self, config: Config) -> None:

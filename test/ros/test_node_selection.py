@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rig import RED, NodeProcess, Rig
+from seg_perception.msg import ModelStatus
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,12 @@ def test_names_and_classes_change_while_it_runs_and_unknown_ones_are_refused(nod
     assert not refused.successful
     assert "CLASS=SCORE" in refused.reason
 
+    said: list[ModelStatus] = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    rig.node.create_subscription(ModelStatus, "seg_perception/model_status", said.append, latched)
+    rig.wait(lambda: said and "red block" in said[-1].class_names, what="the first name")
     assert rig.set_parameters(selection__remap=["brick=bolt"]).successful
+    rig.wait(lambda: "red block" not in said[-1].class_names, what="the other name")
     rig.film(lambda: {o.class_name for o in rig.objects[-1].objects} == {"bolt"}, what="the other name")
     assert {o.class_id for o in rig.objects[-1].objects} == {1}
     assert rig.set_parameters(selection__deny=["brick"]).successful
