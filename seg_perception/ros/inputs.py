@@ -25,6 +25,7 @@ RATE_WINDOW = 30  # messages
 QUIET, SLOW = 1.0, 6.0  # s without a message that are too long: for any camera, and for the slowest
 UNKNOWN = 3.0  # the same before the rate is known
 OFF_IN_A_ROW = 3  # images, each with a stamp of its own, that show it
+SAME_IN_A_ROW = 15  # images with one stamp between them; a few are an image sent again
 SETTLING = 1.75  # s after messages could come in which nothing is called missing
 SHOWN = 5  # topics named where ours is missing
 OVERRIDABLE = {
@@ -236,7 +237,10 @@ class Input:
 
     @property
     def clock_problem(self) -> str:
-        """That the stamps are of another clock, once several images in a row have shown it; else empty."""
+        """That the stamps are of another clock, or of none, once several images in a row have shown it; else empty."""
+        last = list(self._stamps)[-SAME_IN_A_ROW:]
+        if len(last) == SAME_IN_A_ROW and len(set(last)) == 1:
+            return f"stamps stand still: image after image on '{self.topic}' has {last[0] / 1e9:.9f}"
         if self._off_clock < OFF_IN_A_ROW:
             return ""
         side = "behind" if self._behind > 0 else "ahead of"

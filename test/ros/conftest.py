@@ -32,6 +32,10 @@ MISSING = _missing()
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(group, fault): a row of the table in docs/reliability.md")
+
+
 def pytest_report_header() -> str:
     return f"test/ros skipped: {MISSING}" if MISSING else "test/ros: over real DDS"
 
@@ -65,3 +69,14 @@ def rig(namespace: str) -> Iterator:
     made = Rig(namespace)
     yield made
     made.close()
+
+
+@pytest.fixture
+def injected(request: pytest.FixtureRequest, rig) -> Iterator:
+    """What a test marked `fault` sees of it; its row goes to the file that is asked for, whatever the outcome."""
+    from fault_rows import VARIABLE, Injected, append, row_of
+
+    seen = Injected(row_of(request.node.get_closest_marker("fault")), rig)
+    yield seen
+    if VARIABLE in os.environ:
+        append(seen.row, Path(os.environ[VARIABLE]))

@@ -42,13 +42,21 @@ class NodeProcess:
     """The node in a process of its own, with `name:=value` parameters."""
 
     def __init__(
-        self, *parameters: str, namespace: str, program: list[str] | None = None, extra: list[str] | None = None
+        self,
+        *parameters: str,
+        namespace: str,
+        program: list[str] | None = None,
+        extra: list[str] | None = None,
+        wrapper: list[str] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
-        command = [sys.executable, *(program or ["-m", "seg_perception.ros.node"]), *(extra or [])]
+        """`program` instead of the node, `extra` arguments, a `wrapper` command around it all, more `environment`."""
+        command = [*(wrapper or []), sys.executable, *(program or ["-m", "seg_perception.ros.node"]), *(extra or [])]
         command += ["--ros-args", "-r", f"__ns:={namespace}"]
         for parameter in parameters:
             command += ["-p", parameter]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -92,12 +100,7 @@ class Rig:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("rig", namespace=namespace, context=self.context)
-        qos = QoSProfile(depth=2, reliability=reliability)
-        publish = self.node.create_publisher
-        self.color = publish(Image, "color/image_raw", qos)
-        self.color_info = publish(CameraInfo, "color/camera_info", qos)
-        self.depth = publish(Image, "depth/image_rect", qos)
-        self.depth_info = publish(CameraInfo, "depth/camera_info", qos)
+        self.plug_in(reliability)
         self.objects: list[SegmentedObjectArray] = []
         self._statuses: dict[str, tuple[DiagnosticStatus, float]] = {}
         self.listen(SegmentedObjectArray, "seg_perception/objects", self.objects, depth=100)
@@ -151,6 +154,20 @@ class Rig:
 
     # -- the camera ----------------------------------------------------------------------------------------------------
 
+    def plug_in(self, reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE) -> None:
+        """The camera's driver starts."""
+        qos = QoSProfile(depth=2, reliability=reliability)
+        publish = self.node.create_publisher
+        self.color = publish(Image, "color/image_raw", qos)
+        self.color_info = publish(CameraInfo, "color/camera_info", qos)
+        self.depth = publish(Image, "depth/image_rect", qos)
+        self.depth_info = publish(CameraInfo, "depth/camera_info", qos)
+
+    def unplug(self) -> None:
+        """The camera's driver ends."""
+        for publisher in (self.color, self.color_info, self.depth, self.depth_info):
+            self.node.destroy_publisher(publisher)
+
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
 
@@ -188,12 +205,18 @@ class Rig:
         return stamp
 
     def film(
-        self, until: Callable[[], Any], rate: float = 30.0, timeout: float = PATIENCE, what: str = "", **camera: Any
+        self,
+        until: Callable[[], Any],
+        rate: float = 30.0,
+        timeout: float = PATIENCE,
+        what: str = "",
+        shot: Callable[[], Any] | None = None,
+        **camera: Any,
     ) -> Any:
-        """Shoots at `rate` until the condition is true; its value."""
+        """Shoots at `rate`, by `shot` where it is given, until the condition is true; its value."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            self.shoot(**camera)
+            (shot or self.shoot)(**camera)
             if value := until():
                 return value
             time.sleep(1 / rate)
