@@ -31,7 +31,7 @@ BATCHES = {
     "meshes": ("Jaws, things from mesh files", [*JAWS, "--scenes", "single"]),
     "cups": ("A choice of three cups, true masks", ["--planner", "suction", "--set", THREE_CUPS]),
     "cup": ("One cup, true masks", ["--planner", "suction"]),
-    "calibration": ("Calibration: seven grasps of each target", [*JAWS, "--per-object", "7"]),
+    "calibration": ("Calibration: seven grasps of each target", [*JAWS, "--per-object", "7", "--skip", "400"]),
     "baselines": ("Baselines, true masks", ["--planner", "top_down,seg_perception.sim.picking.pca:Pca"]),
 }
 """By name: the heading and the arguments. Batches with the same seeds see the same scenes."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from seg_perception.sim.picking.trial import Outcome
 
+LISTED = 40  # kinds of things in a table at most
 BINS, FEWEST = 10, 50  # of the calibration; bins with fewer grasps are merged with the next
 
 
@@ -55,6 +56,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += ["", f"| failure | {' | '.join(names)} |", "|---" * (len(rows) + 1) + "|"]
     lines += [f"| {f} | {' | '.join(str(row['outcomes'].get(f, 0)) for row in rows)} |" for f in failures]
     things = sorted({thing for row in rows for thing in row["things"]})
+    if len(things) > LISTED:  # mesh files, nearly each another one
+        return "\n".join(lines) + "\n"
     lines += ["", f"| picked of | {' | '.join(names)} |", "|---" * (len(rows) + 1) + "|"]
     for thing in things:
         cells = (row["things"].get(thing, (0, 0)) for row in rows)
