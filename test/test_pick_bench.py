@@ -11,15 +11,17 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from numpy.testing import assert_allclose
 
 from seg_perception.cli import main
 from seg_perception.geometry import rotation_with_z, transform, unproject
 from seg_perception.grasping.gripper import load_gripper
-from seg_perception.scene import Grasp, GraspKind
+from seg_perception.scene import Grasp, GraspKind, Object3D, Plane, Status
 from seg_perception.sim.picking import bench
 from seg_perception.sim.picking.bench import Settings, run
 from seg_perception.sim.picking.bound import find_any, find_any_seal
 from seg_perception.sim.picking.meshes import mesh_kinds
+from seg_perception.sim.picking.pca import Pca
 from seg_perception.sim.picking.results import markdown, summarise, wilson
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
 from seg_perception.sim.picking.seal import Cup, check_seal
@@ -275,9 +277,9 @@ def test_what_can_be_picked_at_all_is_found():
     assert find_any(standing((BRICK, 0.0, 0.0)), 0, 0)[1].outcome is Outcome.PICKED
     wide = Thing("wide", (box((0.12, 0.12, 0.1), (0, 0, 0.05)),))  # 85 mm of stroke
     assert find_any(standing((wide, 0.0, 0.0)), 0, 0)[1].outcome is Outcome.NO_GRASP
-    assert find_any_seal(standing((wide, 0.0, 0.0)), 0, CUP, 0)[1].outcome is Outcome.PICKED
+    assert find_any_seal(standing((wide, 0.0, 0.0)), 0, [CUP], 0)[1].outcome is Outcome.PICKED
     pebble = Thing("pebble", (Piece("sphere", (0.012,), transform(translation=(0, 0, 0.012))),))
-    assert find_any_seal(standing((pebble, 0.0, 0.0)), 0, CUP, 0)[1].outcome is Outcome.NO_GRASP
+    assert find_any_seal(standing((pebble, 0.0, 0.0)), 0, [CUP], 0)[1].outcome is Outcome.NO_GRASP
 
 
 # -- the benchmark -----------------------------------------------------------------------------------------------------
@@ -387,3 +389,21 @@ def test_the_page_shows_the_published_results():
     assert published
     for batch in published.values():
         assert markdown(batch["rows"]) in page
+
+
+def test_the_baseline_closes_across_the_longer_axis_amid_the_points():
+    """A bar of 12 x 3 x 4 cm turned by 30 degrees, seen from above with a table 0.6 m below the camera."""
+    rng = np.random.default_rng(0)
+    turn = np.radians(30)
+    bar = rng.uniform([-0.06, -0.015, 0.56], [0.06, 0.015, 0.60], (2000, 3))
+    R = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    obj = Object3D(Status.OK, points=(bar @ R.T).astype(np.float32))
+    table = Plane(np.array([0.0, 0.0, -1.0]), 0.6)
+    (grasp,) = Pca().plan(obj, np.empty((0, 3)), np.array([0.0, 0.0, 1.0]), table)
+    assert abs(grasp.T_camera_grasp[:3, 1] @ [-np.sin(turn), np.cos(turn), 0]) > 0.99
+    assert_allclose(grasp.T_camera_grasp[:3, 2], [0, 0, 1], atol=1e-9)
+    assert_allclose(grasp.T_camera_grasp[:2, 3], [0, 0], atol=0.003)
+    assert_allclose(grasp.object_width, 0.03, atol=0.002)
+    assert grasp.T_camera_grasp[2, 3] < 0.6
+    wide = Object3D(Status.OK, points=(bar * [1, 8, 1]).astype(np.float32))
+    assert "wide > 85 mm" in Pca().plan(wide, np.empty((0, 3)), np.array([0.0, 0.0, 1.0]), table).reason
