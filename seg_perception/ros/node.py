@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
     from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
 
+    from seg_perception.memory import keep_freed_memory
     from seg_perception.ros.lifecycle_node import SegPerceptionNode
 
+    keep_freed_memory()
     parser = argparse.ArgumentParser("seg_perception_node", epilog="Parameters and remappings come after --ros-args.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     node = executor = None
