@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from seg_perception.points import FOREIGN, height_of, row_flags, set_places, step
+from seg_perception.points import FOREIGN, empty_flags, height_of, rows_of, set_places, step
 
 BRIDGE = 3  # px, holes in the depth up to this wide do not part an object
 Y, START, STOP, ROOT = 0, 1, 2, 3
@@ -24,12 +24,7 @@ def clusters(z, keep, steps):  # type: ignore[no-untyped-def]
     rows, columns = z.shape
     runs = np.empty((rows * columns // 2 + 2, 4), np.int32)
     first = np.zeros(rows + 1, np.int64)  # run of each row
-    flags, words, places = row_flags(columns)
-    n = 0
-    for y in range(1, rows - 1):
-        first[y] = n
-        n = _runs_of_row(z[y], keep[y], y, steps, flags, words, places, runs, n)
-    first[rows - 1] = n
+    n = _runs(z, keep, steps, runs, first)
     for back in range(1, BRIDGE + 1):
         _join_rows(runs, first, back, z, keep, steps)
         if _flatten(runs, n) < 2:
@@ -48,23 +43,33 @@ def _flatten(runs, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _runs_of_row(z, keep, y, steps, flags, words, places, runs, n):  # type: ignore[no-untyped-def]
-    """Appends the runs of one row; those parted by a small hole only are joined."""
-    for x in range(1, len(z)):
-        joined = keep[x] & keep[x - 1] & (abs(z[x - 1] - z[x]) <= step(z[x], steps))
-        flags[x] = (keep[x] | keep[x - 1]) & (joined ^ 1)
-    start = n
+def _runs(z, keep, steps, runs, first):  # type: ignore[no-untyped-def]
+    """Sets the runs of all rows, those parted by a small hole only joined, and the `first` of each; returns how many."""
+    columns = z.shape[1]
+    depth, mine = z.reshape(z.size), keep.reshape(keep.size)
+    flags, words, places = empty_flags(len(mine))
+    next_depth, next_mine, next_flags = depth[1:], mine[1:], flags[1:]
+    for k in range(len(next_mine)):
+        here, both = next_depth[k], next_mine[k] & mine[k]
+        joined = both & (abs(depth[k] - here) <= step(here, steps))
+        next_flags[k] = (next_mine[k] | mine[k]) & (joined ^ 1)
+    n = y = 0
     for i in range(set_places(flags, words, places)):
-        x = places[i]
-        if keep[x - 1]:
+        k = places[i]
+        while k >= (y + 1) * columns:
+            y += 1
+            first[y] = n
+        x = k - y * columns
+        if mine[k - 1]:
             runs[n - 1, STOP] = x
-        if keep[x]:
+        if mine[k]:
             runs[n, Y], runs[n, START], runs[n, ROOT] = y, x, n
-            if n > start:
-                last = runs[n - 1, STOP] - 1
-                if 1 < x - last <= BRIDGE and abs(z[last] - z[x]) <= step(z[x], steps):
+            if n > first[y]:
+                hole = x - runs[n - 1, STOP] + 1
+                if 1 < hole <= BRIDGE and abs(depth[k - hole] - depth[k]) <= step(depth[k], steps):
                     runs[n, ROOT] = runs[n - 1, ROOT]
             n += 1
+    first[y + 1 :] = n
     return n
 
 
@@ -125,32 +130,28 @@ def largest(runs, columns, rows):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
-    """`core` and the pixels of `keep` that touch it in depth: the rim that a core lacks, but no thin band along it.
-
-    Returned with the pixels of `keep` that remain, and the number of both.
-    """
-    rows, columns = z.shape
-    out = np.zeros((rows, columns), np.uint8)
-    rest = np.zeros((rows, columns), np.uint8)
-    count = left = 0
-    for y in range(1, rows - 1):
-        for x in range(1, columns - 1):
-            here = z[y, x]
-            t = step(here, steps)
-            n = core[y - 1, x - 1] & (abs(z[y - 1, x - 1] - here) <= t)
-            n |= core[y - 1, x] & (abs(z[y - 1, x] - here) <= t)
-            n |= core[y - 1, x + 1] & (abs(z[y - 1, x + 1] - here) <= t)
-            n |= core[y, x - 1] & (abs(z[y, x - 1] - here) <= t)
-            n |= core[y, x + 1] & (abs(z[y, x + 1] - here) <= t)
-            n |= core[y + 1, x - 1] & (abs(z[y + 1, x - 1] - here) <= t)
-            n |= core[y + 1, x] & (abs(z[y + 1, x] - here) <= t)
-            n |= core[y + 1, x + 1] & (abs(z[y + 1, x + 1] - here) <= t)
-            mine = core[y, x] | (keep[y, x] & n)
-            out[y, x] = mine
-            rest[y, x] = keep[y, x] & (mine ^ 1)
-            count += mine
-            left += rest[y, x]
-    return out, rest, count, left
+    """`core` and the pixels of `keep` that touch it in depth: the rim that a core lacks, but no thin band along it; and
+    their number."""
+    out = np.zeros(z.shape, np.uint8)
+    z0, z1, z2 = rows_of(z)
+    c0, c1, c2 = rows_of(core)
+    wanted, grown = rows_of(keep)[1], rows_of(out)[1]
+    count = 0
+    for k in range(len(z2) - 2):
+        here = z1[k + 1]
+        t = step(here, steps)
+        n = c0[k] & (abs(z0[k] - here) <= t)
+        n |= c0[k + 1] & (abs(z0[k + 1] - here) <= t)
+        n |= c0[k + 2] & (abs(z0[k + 2] - here) <= t)
+        n |= c1[k] & (abs(z1[k] - here) <= t)
+        n |= c1[k + 2] & (abs(z1[k + 2] - here) <= t)
+        n |= c2[k] & (abs(z2[k] - here) <= t)
+        n |= c2[k + 1] & (abs(z2[k + 1] - here) <= t)
+        n |= c2[k + 2] & (abs(z2[k + 2] - here) <= t)
+        mine = c1[k + 1] | (wanted[k + 1] & n)
+        grown[k + 1] = mine
+        count += mine
+    return out, count
 
 
 @njit(cache=True, nogil=True)

@@ -100,6 +100,7 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
         frame.depth,
         frame.color,
         ray_planes(frame.intrinsics),
+        not frame.intrinsics.is_distorted,
         NO_MASK if frame.ignore is None else frame.ignore,
         masks.spans,
         masks.offsets,

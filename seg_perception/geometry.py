@@ -166,7 +166,7 @@ def oriented_box(points: ArrayLike, up: ArrayLike | None = None, outliers: float
 
 def _box_on(xyz: NDArray, frame: NDArray[np.float64], outliers: float) -> OrientedBox:
     low, high = np.empty(3), np.empty(3)
-    angle = rectangles.turned_bounds(xyz, frame, outliers, low, high)
+    angle = rectangles.turned_bounds(xyz[0], xyz[1], xyz[2], frame, outliers, low, high)
     c, s = np.cos(angle), np.sin(angle)
     R = frame @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     return OrientedBox(transform(R, R @ ((low + high) / 2)), high - low)

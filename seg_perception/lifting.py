@@ -98,23 +98,26 @@ class Lifted(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def lift(depth, color, rays, ignore, spans, offsets, rois, planes, candidates, known, up, rules, first, last, out):  # type: ignore[no-untyped-def]
+def lift(  # type: ignore[no-untyped-def]
+    depth, color, rays, straight, ignore, spans, offsets, rois, planes, candidates, known, up, rules, first, last, out
+):
     """Fills rows `first:last` of `out`, a `Lifted`.
 
-    `ignore` (H, W) bool, or (0, 0) for none. The first `candidates` of `planes` (P, 4) may carry any object, `known`
+    `straight` as in `points.rays_under_mask`; `ignore` (H, W) bool, or (0, 0) for none. The first `candidates` of `planes` (P, 4) may carry any object, `known`
     (N,) says which carries it for sure, -1 = not known. `up` (3,), NaN = not known.
     """
     steps = rules.steps
     for i in range(first, last):  # no function of its own: that would compile everything once more
         roi, mine = rois[i], spans[offsets[i] : offsets[i + 1]]
-        z, kind = points.depth_under_mask(depth, mine, roi, ignore, rules.near, rules.far, out.counts[i])
+        z, kind, seen = points.depth_under_mask(depth, mine, roi, ignore, rules.near, rules.far, out.counts[i])
+        directions = points.rays_under_mask(rays, straight, roi)
         agreeing = points.agreement(z, steps)
         places = outlines.outline(kind)
         out.occluded[i] = outlines.occluded_ratio(places, kind, depth, roi, steps)
-        keep, count = points.agreeing_pixels(kind, agreeing, rules.min_agreeing)
+        keep, count = points.agreeing_pixels(kind, points.USABLE, agreeing, rules.min_agreeing)
         sample = np.empty((3, ROOM), np.float32)
-        n = points.sample_of(keep, z, rays, roi, max(1, count // SAMPLE), sample)
-        support = known[i] if known[i] >= 0 else _carrier(sample[:, :n], planes[:candidates])
+        n = points.sample_of(keep, z, directions, max(1, count // SAMPLE), sample)
+        support = known[i] if known[i] >= 0 else _carrier(sample, n, planes, candidates)
         out.support[i] = support
         plane, limit, noise = np.full(4, np.nan), 0.0, NOISY
         if support >= 0:
@@ -123,7 +126,7 @@ def lift(depth, color, rays, ignore, spans, offsets, rois, planes, candidates, k
             if not np.isfinite(foot):
                 foot, noise = 0.0, rules.noise * np.median(sample[2, :n]) ** 2 if n > 0 else 0.0
             limit = foot + 3 * noise + rules.support_margin
-            above, left, high = points.above_support(z, keep, rays, roi, plane, limit)
+            above, left, high = points.above_support(z, keep, directions, plane, limit)
             out.foot[i], out.limit[i] = foot, limit + (FOOT if count - left >= TOUCHING else 0.0)
             if high > FLAT * count:  # else it is so flat that it is left whole
                 keep, count = above, left
@@ -131,24 +134,26 @@ def lift(depth, color, rays, ignore, spans, offsets, rois, planes, candidates, k
         out.kept[i] = count
         if count < rules.min_points:
             continue
-        n = points.sample_of(keep, z, rays, roi, -(-count // BOX_SAMPLE), sample)
+        n = points.sample_of(keep, z, directions, -(-count // BOX_SAMPLE), sample)
         outliers = rules.outliers * min(1.0, noise / NOISY)
         if outliers * n < 1:  # smooth: every point counts
-            n = points.add_ends(keep, z, rays, roi, sample, n)
+            n = points.add_ends(keep, z, directions, sample, n)
         axis = plane[:3] if support >= 0 else up
         if np.isfinite(axis[0]):
             out.frame[i] = axes_with_z(axis, X)
-            out.angle[i] = turned_bounds(sample[:, :n], out.frame[i], outliers, out.low[i], out.high[i])
+            out.angle[i] = turned_bounds(
+                sample[0, :n], sample[1, :n], sample[2, :n], out.frame[i], outliers, out.low[i], out.high[i]
+            )
         else:
             out.sample[i, :, :n], out.samples[i], out.outliers[i] = sample[:, :n], n, outliers
-        points.moments(keep, kind, z, rays, roi, out.centroid[i], out.spread[i])
+        points.moments(keep, kind, z, directions, out.centroid[i], out.spread[i])
         if rules.erode:
-            solid, left = outlines.away_from_steps(keep, kind, depth, roi, steps)
+            solid, left = outlines.away_from_steps(keep, seen, steps)
             if left >= max(0.35 * count, rules.min_points):  # thin: nothing is away from its edges
                 keep, count = solid, left
         start = out.start[i]
         out.size[i] = points.points_of(
-            keep, z, rays, color, roi, out.points[start : start + count], out.colors[start : start + count]
+            keep, z, directions, color, roi, out.points[start : start + count], out.colors[start : start + count]
         )
 
 
@@ -157,22 +162,16 @@ def _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rule
     """The pixels of `keep` that are the object, its largest solid piece, that piece's rim, and other parts; and their
     number."""
     rows, columns = z.shape
-    core = np.zeros((rows, columns), np.uint8)
-    inside = 0
-    for y in range(1, rows - 1):
-        row, wanted, agree = core[y], keep[y], agreeing[y]
-        for x in range(len(row)):
-            row[x] = wanted[x] & (agree[x] >= CORE)
-            inside += row[x]
+    core, inside = points.agreeing_pixels(keep, 1, agreeing, CORE)
     if 3 * inside < count:  # thin, or full of holes
         core = keep
     runs = clusters.clusters(z, core, rules.steps)
     if len(runs) == 0:
         return core, 0
-    body, rest, size, left = clusters.grown(z, clusters.largest(runs, columns, rows), keep, rules.steps)
+    body, size = clusters.grown(z, clusters.largest(runs, columns, rows), keep, rules.steps)
     least = max(rules.part_share * size, 1.0)
-    if left >= least:
-        runs = clusters.clusters(z, rest, rules.steps)
+    if count - size >= least:
+        runs = clusters.clusters(z, keep ^ body, rules.steps)
         size += clusters.add_parts(
             body, z, kind, runs, depth, rays, roi, plane, limit, rules.steps, rules.part_gap, least
         )
@@ -180,15 +179,14 @@ def _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rule
 
 
 @njit(cache=True, nogil=True)
-def _carrier(sample, planes):  # type: ignore[no-untyped-def]
-    """Which plane carries what `sample` (3, M) m was taken of, -1 = none: `support.support_under`."""
+def _carrier(sample, n, planes, candidates):  # type: ignore[no-untyped-def]
+    """Which plane carries what `n` points `sample` (3, M) m were taken of, -1 = none: `support.support_under`."""
     best, best_gap = -1, REACH
-    n = sample.shape[1]
     if n == 0:
         return best
     place = LOWEST * (n - 1)
     lowest = np.empty(int(place) + 2)
-    for k in range(len(planes)):
+    for k in range(candidates):
         lowest[:] = np.inf
         for j in range(n):
             height = planes[k, 0] * sample[0, j] + planes[k, 1] * sample[1, j] + planes[k, 2] * sample[2, j]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from seg_perception.points import FOREIGN, height_of, row_flags, set_places, step
+from seg_perception.points import FOREIGN, empty_flags, height_of, rows_of, set_places, step
 
 OUTLINE_REACH = 6  # px, how far to look past holes in the depth for what is beside the outline
 BESIDE = 4  # px outside the outline where the support is measured
@@ -17,21 +17,18 @@ PLACES = 160  # of a long outline, about so many places are looked at
 @njit(cache=True, nogil=True)
 def outline(kind):  # type: ignore[no-untyped-def]
     """Rows and columns (R, 2) of the mask's pixels beside others, evenly thinned to about PLACES."""
-    rows, columns = kind.shape
-    places = np.empty((rows * columns, 2), np.int32)
-    flags, words, found = row_flags(columns)
-    n = 0
-    for y in range(1, rows - 1):
-        above, here, below = kind[y - 1], kind[y], kind[y + 1]
-        for x in range(1, columns - 1):
-            edge = (above[x] == FOREIGN) | (below[x] == FOREIGN) | (here[x - 1] == FOREIGN) | (here[x + 1] == FOREIGN)
-            flags[x] = edge & (here[x] != FOREIGN)
-        count = set_places(flags, words, found)
-        for k in range(count):
-            places[n + k, 0], places[n + k, 1] = y, found[k]
-        n += count
+    flags, words, found = empty_flags(kind.size)
+    above, here, below = rows_of(kind)
+    edges = flags[kind.shape[1] :]
+    for k in range(len(below) - 2):
+        edge = (above[k + 1] == FOREIGN) | (below[k + 1] == FOREIGN) | (here[k] == FOREIGN) | (here[k + 2] == FOREIGN)
+        edges[k + 1] = edge & (here[k + 1] != FOREIGN)
+    n = set_places(flags, words, found)
     every = max(1, n // PLACES) | 1  # odd: a row has two ends
-    return places[:n:every]
+    places = np.empty((-(-n // every), 2), np.int32)
+    for i in range(len(places)):
+        places[i, 0], places[i, 1] = found[i * every] // kind.shape[1], found[i * every] % kind.shape[1]
+    return places
 
 
 @njit(cache=True, nogil=True)
@@ -63,41 +60,21 @@ def support_beside(places, kind, depth, rays, roi, plane, reach):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def away_from_steps(keep, kind, depth, roi, steps):  # type: ignore[no-untyped-def]
+def away_from_steps(keep, seen, steps):  # type: ignore[no-untyped-def]
     """`keep` less the pixels beside a depth step, or on an outline without depth beyond it; and the number left."""
-    width = roi[2]
     out = np.zeros(keep.shape, np.uint8)
-    beside = np.empty((3, width + 2), np.float32)  # rows of depth with a margin, in turns
-    _row(depth, roi[1] - 1, roi[0], beside[0])
-    _row(depth, roi[1], roi[0], beside[1])
+    above, here, below = rows_of(seen)
+    wanted, row = rows_of(keep)[1], rows_of(out)[1]
     count = 0
-    for y in range(1, roi[3] + 1):
-        before, here, after = beside[(y - 1) % 3], beside[y % 3], beside[(y + 1) % 3]
-        _row(depth, roi[1] + y, roi[0], after)
-        row, wanted = out[y], keep[y]
-        over, kinds, under = kind[y - 1], kind[y], kind[y + 1]
-        for x in range(1, width + 1):
-            z = here[x]
-            t = step(z, steps)
-            cut = (abs(here[x - 1] - z) > t) | (abs(here[x + 1] - z) > t)
-            cut |= (abs(before[x] - z) > t) | (abs(after[x] - z) > t)
-            cut |= (kinds[x - 1] == FOREIGN) & ~(here[x - 1] > 0) | (kinds[x + 1] == FOREIGN) & ~(here[x + 1] > 0)
-            cut |= (over[x] == FOREIGN) & ~(before[x] > 0) | (under[x] == FOREIGN) & ~(after[x] > 0)
-            row[x] = wanted[x] & ~cut
-            count += row[x]
+    for k in range(len(below) - 2):
+        z = here[k + 1]
+        t = step(z, steps)
+        cut = np.uint8(abs(here[k] - z) > t) | np.uint8(abs(here[k + 2] - z) > t)
+        cut |= np.uint8(abs(above[k + 1] - z) > t) | np.uint8(abs(below[k + 1] - z) > t)
+        away = wanted[k + 1] & (cut ^ 1)
+        row[k + 1] = away
+        count += away
     return out, count
-
-
-@njit(cache=True, nogil=True)
-def _row(depth, v, u, out):  # type: ignore[no-untyped-def]
-    """Depth of row v from column u - 1 on; beyond the image, that of its last pixel."""
-    row = depth[min(max(v, 0), depth.shape[0] - 1)]
-    width = len(out) - 2
-    inside = row[u : u + width]
-    for x in range(width):
-        out[x + 1] = inside[x]
-    out[0] = row[max(u - 1, 0)]
-    out[width + 1] = row[min(u + width, depth.shape[1] - 1)]
 
 
 @njit(cache=True, nogil=True)

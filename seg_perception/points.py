@@ -3,9 +3,10 @@
 """Kernels of fusion: from the depth under one mask to points, and what is on the support.
 
 All kernels of fusion work on a grid: the mask's tight box `roi` (x, y, width, height) with a margin of one pixel, so
-that neighbours need no bounds checks. Depth on the grid is metres; NaN = no usable depth, or not in the mask. Sets of
-pixels are uint8 grids, 1 = in the set. `rays` (2, H, W) are x/z and y/z of the image's pixels. Loops go along rows
-without a branch, so that they become vector instructions; what is rare is collected first (`set_places`).
+that neighbours need no bounds checks. Depth `z` on the grid is metres; NaN = no usable depth, or not in the mask; `seen`
+is what the camera measured, whatever the mask. Sets of pixels are uint8 grids, 1 = in the set. Grids of `rays` (2, ., .)
+are x/z and y/z of the pixels. Loops go along a whole grid without a branch, rows beside each other as `rows_of` has
+them, so that they become vector instructions; what is rare is collected first (`set_places`).
 """
 
 from __future__ import annotations
@@ -17,54 +18,79 @@ FOREIGN, UNKNOWN, USABLE = 0, 1, 2  # pixels of a grid: not in the mask; in it w
 NAN, NEAR, FAR, IGNORED, TOTAL = 0, 1, 2, 3, 4  # what `depth_under_mask` counts
 BLOCK = 32  # values copied at once
 HOLE = 10  # px, how far a pixel without depth may take that of its row
+SUMMED = 4096  # pixels that float32 sums up
 
 
 @njit(cache=True, nogil=True)
 def depth_under_mask(depth, spans, roi, ignore, near, far, counts):  # type: ignore[no-untyped-def]
-    """Grid of usable depth, grid of pixel kinds; adds to the `counts` (NAN, NEAR, FAR, IGNORED, TOTAL)."""
+    """Grids of usable depth, of pixel kinds, and of depth as seen: beyond the image that of its last pixel, inf where
+    something else is not measured; adds to the `counts` (NAN, NEAR, FAR, IGNORED, TOTAL)."""
     x0, y0, w, h = roi[0], roi[1], roi[2], roi[3]
-    z = np.full((h + 2, w + 2), np.nan, np.float32)
+    seen = np.empty((h + 2, w + 2), np.float32)
+    for y in range(h + 2):
+        row, to = depth[min(max(y0 + y - 1, 0), depth.shape[0] - 1)], seen[y]
+        inside = row[x0 : x0 + w]
+        for x in range(w):
+            to[x + 1] = inside[x]
+        to[0], to[w + 1] = row[max(x0 - 1, 0)], row[min(x0 + w, depth.shape[1] - 1)]
     kind = np.zeros((h + 2, w + 2), np.uint8)
-    near, far = np.float32(near), np.float32(far)
     for k in range(len(spans)):
         y, start, stop = spans[k, 0], spans[k, 1], spans[k, 2]
-        seen = depth[y, start:stop]
-        values = z[y - y0 + 1, start - x0 + 1 : stop - x0 + 1]
-        kinds = kind[y - y0 + 1, start - x0 + 1 : stop - x0 + 1]
-        good_ones = nearer = farther = 0
-        for x in range(len(seen)):
-            good = (seen[x] >= near) & (seen[x] <= far)
-            values[x] = seen[x] if good else np.float32(np.nan)
-            kinds[x] = USABLE if good else UNKNOWN
-            good_ones += good
-            farther += seen[x] > far
-            nearer += (seen[x] == -np.inf) | ((seen[x] > 0) & (seen[x] < near))
-        counts[TOTAL] += len(seen)
-        counts[NEAR] += nearer
-        counts[FAR] += farther
-        counts[NAN] += len(seen) - good_ones - nearer - farther
+        kind[y - y0 + 1, start - x0 + 1 : stop - x0 + 1] = UNKNOWN
+        counts[TOTAL] += stop - start
         if ignore.size > 0:
-            _leave_out(ignore[y, start:stop], seen, values, kinds, counts, near, far)
-    return z, kind
+            for x in range(start, stop):
+                if ignore[y, x]:
+                    kind[y - y0 + 1, x - x0 + 1] = FOREIGN
+                    counts[IGNORED] += 1
+    z = np.empty((h + 2, w + 2), np.float32)
+    near, far = np.float32(near), np.float32(far)
+    kinds, values, depths = kind.reshape(kind.size), z.reshape(z.size), seen.reshape(seen.size)
+    good_ones = nearer = farther = 0
+    for k in range(len(kinds)):
+        mine, here = kinds[k] != 0, depths[k]
+        good = mine & (here >= near) & (here <= far)
+        values[k] = here if good else np.float32(np.nan)
+        depths[k] = here if mine | (here > 0) else np.float32(np.inf)
+        kinds[k] = np.uint8(mine) + np.uint8(good)  # FOREIGN, UNKNOWN or USABLE
+        good_ones += good
+        farther += mine & (here > far)
+        nearer += mine & ((here == -np.inf) | ((here > 0) & (here < near)))
+    counts[TOTAL] -= counts[IGNORED]
+    counts[NEAR] += nearer
+    counts[FAR] += farther
+    counts[NAN] += counts[TOTAL] - good_ones - nearer - farther
+    return z, kind, seen
 
 
 @njit(cache=True, nogil=True)
-def _fault(value, near, far):  # type: ignore[no-untyped-def]
-    if value > far:
-        return FAR
-    return NEAR if value == -np.inf or 0 < value < near else NAN
+def rays_under_mask(rays, straight, roi):  # type: ignore[no-untyped-def]
+    """Grids of the image's `rays` (2, H, W), as rows (2, .). They are `straight` where x/z depends on the column only
+    and y/z on the row: then few of them are read."""
+    x0, y0, w, h = roi[0], roi[1], roi[2], roi[3]
+    out = np.empty((2, h + 2, w + 2), np.float32)
+    for y in range(h + 2):
+        xs, ys = out[0, y], out[1, y]
+        v = min(max(y0 + y - 1, 0), rays.shape[1] - 1)
+        row = rays[0, 0 if straight else v, x0 : x0 + w]
+        for x in range(w):
+            xs[x + 1] = row[x]
+        if straight:
+            ys[:] = rays[1, v, 0]
+        else:
+            row = rays[1, v, x0 : x0 + w]
+            for x in range(w):
+                ys[x + 1] = row[x]
+        xs[0] = xs[w + 1] = ys[0] = ys[w + 1] = 0
+    return out.reshape((2, (h + 2) * (w + 2)))
 
 
 @njit(cache=True, nogil=True)
-def _leave_out(ignored, seen, values, kinds, counts, near, far):  # type: ignore[no-untyped-def]
-    for x in range(len(seen)):
-        if ignored[x]:
-            if kinds[x] == UNKNOWN:
-                counts[_fault(seen[x], near, far)] -= 1
-            counts[TOTAL] -= 1
-            counts[IGNORED] += 1
-            kinds[x] = FOREIGN
-            values[x] = np.nan
+def rows_of(grid):  # type: ignore[no-untyped-def]
+    """A grid as one row, from its first, its second, and its third row on: entry k + 1 of the second is a pixel, entries
+    k, k + 1, k + 2 of the three are its neighbours, the first pixel that has all of them is k = 0."""
+    flat, columns = grid.reshape(grid.size), grid.shape[1]
+    return flat, flat[columns:], flat[2 * columns :]
 
 
 @njit(cache=True, nogil=True)
@@ -86,9 +112,9 @@ def set_places(flags, words, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def row_flags(columns):  # type: ignore[no-untyped-def]
-    """An empty row of flags, the same bytes as words, and room for the places of those that are set."""
-    words = np.zeros((columns + 8) // 8, np.uint64)
+def empty_flags(count):  # type: ignore[no-untyped-def]
+    """As many flags, not set, the same bytes as words, and room for the places of those that are set."""
+    words = np.zeros((count + 8) // 8, np.uint64)
     return words.view(np.uint8), words, np.empty(8 * len(words) + 8, np.int32)
 
 
@@ -98,50 +124,47 @@ def agreement(z, steps):  # type: ignore[no-untyped-def]
 
     A pixel that flies between two surfaces agrees with few; the corner of a surface still agrees with 3.
     """
-    rows, columns = z.shape
-    out = np.zeros((rows, columns), np.uint8)
-    for y in range(1, rows - 1):
-        for x in range(1, columns - 1):
-            here = z[y, x]
-            t = step(here, steps)
-            n = np.uint8(abs(z[y - 1, x - 1] - here) <= t) + np.uint8(abs(z[y - 1, x] - here) <= t)
-            n += np.uint8(abs(z[y - 1, x + 1] - here) <= t) + np.uint8(abs(z[y, x - 1] - here) <= t)
-            n += np.uint8(abs(z[y, x + 1] - here) <= t) + np.uint8(abs(z[y + 1, x - 1] - here) <= t)
-            n += np.uint8(abs(z[y + 1, x] - here) <= t) + np.uint8(abs(z[y + 1, x + 1] - here) <= t)
-            out[y, x] = n
+    out = np.zeros(z.shape, np.uint8)
+    above, row, below = rows_of(z)
+    agree = rows_of(out)[1]
+    for k in range(len(below) - 2):
+        here = row[k + 1]
+        t = step(here, steps)
+        n = np.uint8(abs(above[k] - here) <= t) + np.uint8(abs(above[k + 1] - here) <= t)
+        n += np.uint8(abs(above[k + 2] - here) <= t) + np.uint8(abs(row[k] - here) <= t)
+        n += np.uint8(abs(row[k + 2] - here) <= t) + np.uint8(abs(below[k] - here) <= t)
+        n += np.uint8(abs(below[k + 1] - here) <= t) + np.uint8(abs(below[k + 2] - here) <= t)
+        agree[k + 1] = n
     return out
 
 
 @njit(cache=True, nogil=True)
-def agreeing_pixels(kind, agreeing, least):  # type: ignore[no-untyped-def]
-    """The usable pixels that at least `least` neighbours agree with, and their number."""
-    out = np.zeros(kind.shape, np.uint8)
+def agreeing_pixels(grid, value, agreeing, least):  # type: ignore[no-untyped-def]
+    """The pixels where `grid` is at least `value` and that at least `least` neighbours agree with, and their number."""
+    out = np.zeros(grid.shape, np.uint8)
+    old, agree, new = grid.reshape(grid.size), agreeing.reshape(agreeing.size), out.reshape(out.size)
     total = 0
-    for y in range(1, kind.shape[0] - 1):
-        kinds, agree, row = kind[y], agreeing[y], out[y]
-        for x in range(len(row)):
-            row[x] = (kinds[x] == USABLE) & (agree[x] >= least)
-            total += row[x]
+    for k in range(len(new)):
+        good = (old[k] >= value) & (agree[k] >= least)
+        new[k] = good
+        total += good
     return out, total
 
 
 @njit(cache=True, nogil=True)
-def above_support(z, keep, rays, roi, plane, limit):  # type: ignore[no-untyped-def]
+def above_support(z, keep, rays, plane, limit):  # type: ignore[no-untyped-def]
     """The pixels of `keep` at least `limit` m above the support, their number, and that of those at twice that."""
     out = np.zeros(keep.shape, np.uint8)
     a, b, c, d = np.float32(plane[0]), np.float32(plane[1]), np.float32(plane[2]), np.float32(plane[3])
     low, twice = np.float32(limit), np.float32(2.0 * limit)
+    wanted, depth, above = keep.reshape(keep.size), z.reshape(z.size), out.reshape(out.size)
+    ray_x, ray_y = rays[0], rays[1]
     count = high = 0
-    for y in range(roi[3]):
-        wanted, depth = keep[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
-        ray_x = rays[0, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        ray_y = rays[1, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        above = out[y + 1, 1 : roi[2] + 1]
-        for x in range(len(wanted)):
-            height = (a * ray_x[x] + b * ray_y[x] + c) * depth[x] + d
-            above[x] = wanted[x] & (height >= low)
-            count += above[x]
-            high += wanted[x] & (height > twice)
+    for k in range(len(wanted)):
+        height = (a * ray_x[k] + b * ray_y[k] + c) * depth[k] + d
+        above[k] = wanted[k] & (height >= low)
+        count += above[k]
+        high += wanted[k] & (height > twice)
     return out, count, high
 
 
@@ -152,93 +175,92 @@ def height_of(z, rays, v, u, plane):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def sample_of(keep, z, rays, roi, every, out):  # type: ignore[no-untyped-def]
+def sample_of(keep, z, rays, every, out):  # type: ignore[no-untyped-def]
     """Writes the points of about every `every`-th pixel of `keep` to `out` (3, M) float32 m, and returns how many.
 
     They lie on a lattice slanted to the rows, so that none of an object's edges falls between its lines.
     """
-    n = 0
-    slant = int(0.618 * every) | 1
+    rows, columns = z.shape
+    wanted, depth, ray_x, ray_y = keep.reshape(keep.size), z.reshape(z.size), rays[0], rays[1]
     xs, ys, zs = out[0], out[1], out[2]
-    for y in range(roi[3]):
-        if n + roi[2] // every + 1 > len(xs):
+    n = first = 0
+    slant = (int(0.618 * every) | 1) % every
+    for y in range(1, rows - 1):
+        if n + columns // every + 1 > len(xs):
             break
-        wanted, depth = keep[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
-        ray_x = rays[0, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        ray_y = rays[1, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        for x in range((y * slant) % every, len(wanted), every):
-            d = depth[x]
-            xs[n], ys[n], zs[n] = ray_x[x] * d, ray_y[x] * d, d
-            n += wanted[x] != 0
+        for k in range(y * columns + 1 + first, (y + 1) * columns - 1, every):
+            d = depth[k]
+            xs[n], ys[n], zs[n] = ray_x[k] * d, ray_y[k] * d, d
+            n += wanted[k] != 0
+        first += slant
+        first -= every if first >= every else 0
     return n
 
 
 @njit(cache=True, nogil=True)
-def add_ends(keep, z, rays, roi, out, n):  # type: ignore[no-untyped-def]
+def add_ends(keep, z, rays, out, n):  # type: ignore[no-untyped-def]
     """Writes the points of the outermost pixels of `keep` in each row and column to `out` (3, M) from n on, as far as
     there is room; returns how many there are then."""
-    rows, columns = roi[3], roi[2]
-    top = np.zeros(columns + 2, np.int32)
-    bottom = np.zeros(columns + 2, np.int32)
-    for y in range(1, rows + 1):
+    rows, columns = keep.shape
+    depth = z.reshape(z.size)
+    top = np.zeros(columns, np.int32)
+    bottom = np.zeros(columns, np.int32)
+    for y in range(1, rows - 1):
         wanted = keep[y]
-        for x in range(len(wanted)):
+        for x in range(columns):
             bottom[x] = y if wanted[x] else bottom[x]
             top[x] = y if wanted[x] and top[x] == 0 else top[x]
-        left, right = 1, columns
-        while left <= columns and not wanted[left]:
+        left, right = 1, columns - 2
+        while left < columns - 1 and not wanted[left]:
             left += 1
         while right > left and not wanted[right]:
             right -= 1
-        if left <= columns and n + 2 <= out.shape[1]:
+        if left < columns - 1 and n + 2 <= out.shape[1]:
             for x in (left, right):
-                _put(z[y, x], rays, roi[1] + y - 1, roi[0] + x - 1, out, n)
+                _put(depth, rays, y * columns + x, out, n)
                 n += 1
-    for x in range(1, columns + 1):
+    for x in range(1, columns - 1):
         if top[x] > 0 and n + 2 <= out.shape[1]:
             for y in (top[x], bottom[x]):
-                _put(z[y, x], rays, roi[1] + y - 1, roi[0] + x - 1, out, n)
+                _put(depth, rays, y * columns + x, out, n)
                 n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def _put(z, rays, v, u, out, n):  # type: ignore[no-untyped-def]
-    out[0, n], out[1, n], out[2, n] = rays[0, v, u] * z, rays[1, v, u] * z, z
-
-
-@njit(cache=True, nogil=True)
-def _runs_of_row(row, flags, words, places):  # type: ignore[no-untyped-def]
-    """Writes starts and stops of the runs of 1 in a row of a grid, in turns, to `places`, and returns how many."""
-    for x in range(1, len(row)):
-        flags[x] = row[x] ^ row[x - 1]
-    return set_places(flags, words, places)
+def _put(depth, rays, k, out, n):  # type: ignore[no-untyped-def]
+    out[0, n], out[1, n], out[2, n] = rays[0, k] * depth[k], rays[1, k] * depth[k], depth[k]
 
 
 @njit(cache=True, nogil=True)
 def points_of(keep, z, rays, color, roi, points, colors):  # type: ignore[no-untyped-def]
     """Writes points (M, 3) float32 m and colors (M, 3) of the pixels in `keep`, row by row; returns M."""
-    flags, words, places = row_flags(roi[2] + 2)
+    rows, columns = z.shape
+    wanted, depth, ray_x, ray_y = keep.reshape(keep.size), z.reshape(z.size), rays[0], rays[1]
+    flags, words, places = empty_flags(len(wanted))
+    after = wanted[1:]
+    for k in range(len(after)):
+        flags[k] = wanted[k] ^ after[k]  # the pixel before a run, and the last one of it
+    last = set_places(flags, words, places)
     flat = color.reshape((color.shape[0], 3 * color.shape[1]))
     flat_points, flat_colors = points.reshape(points.size), colors.reshape(colors.size)
-    xyz = np.empty(3 * roi[2] + BLOCK, np.float32)
-    n = 0
-    for y in range(roi[3]):
-        v = roi[1] + y
-        k = _runs_of_row(keep[y + 1], flags, words, places)
-        if k == 0:
+    xyz = np.empty(3 * columns + BLOCK, np.float32)
+    n = i = 0
+    for y in range(1, rows - 1):
+        begin, end = y * columns, (y + 1) * columns
+        if i >= last or places[i] >= end:
             continue
-        depth = z[y + 1, 1 : roi[2] + 1]
-        ray_x, ray_y = rays[0, v, roi[0] : roi[0] + roi[2]], rays[1, v, roi[0] : roi[0] + roi[2]]
-        row = flat[v, 3 * roi[0] :]
-        for x in range(len(depth)):
-            d = depth[x]
-            xyz[3 * x], xyz[3 * x + 1], xyz[3 * x + 2] = ray_x[x] * d, ray_y[x] * d, d
-        for i in range(0, k, 2):
-            start, stop = 3 * (places[i] - 1), 3 * (places[i + 1] - 1)
+        row = flat[roi[1] + y - 1, 3 * roi[0] :]
+        zs, xs, ys = depth[begin:end], ray_x[begin:end], ray_y[begin:end]
+        for x in range(len(zs)):
+            d = zs[x]
+            xyz[3 * x], xyz[3 * x + 1], xyz[3 * x + 2] = xs[x] * d, ys[x] * d, d
+        while i < last and places[i] < end:
+            start, stop = 3 * (places[i] + 1 - begin), 3 * (places[i + 1] + 1 - begin)
             _copy(xyz, start, stop, flat_points, n)
-            _copy(row, start, stop, flat_colors, n)
+            _copy(row, start - 3, stop - 3, flat_colors, n)
             n += stop - start
+            i += 2
     return n // 3
 
 
@@ -257,64 +279,86 @@ def _copy(source, start, stop, target, at):  # type: ignore[no-untyped-def]
             target[at + x] = source[start + x]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def moments(keep, kind, z, rays, roi, mean, spread):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def moments(keep, kind, z, rays, mean, spread):  # type: ignore[no-untyped-def]
     """Sets mean (3,) m and covariance (3, 3) m^2 of the points of the pixels in `keep`.
 
     A pixel of the mask whose depth was not measured counts too, at the depth beside it in its row, up to 10 px away: a
     sensor loses whole faces that it sees at a slant, and the mean would shift away from them.
     """
-    n = 0
-    sx = sy = sz = sxx = sxy = sxz = syy = syz = szz = 0.0
-    flags, words, places = row_flags(roi[2])
-    filled = np.empty(roi[2], np.float32)
-    for y in range(roi[3]):
-        wanted, kinds, depth = keep[y + 1, 1 : roi[2] + 1], kind[y + 1, 1 : roi[2] + 1], z[y + 1, 1 : roi[2] + 1]
-        ray_x = rays[0, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        ray_y = rays[1, roi[1] + y, roi[0] : roi[0] + roi[2]]
-        for x in range(len(wanted)):
-            filled[x] = depth[x] if wanted[x] else np.float32(0)
-            flags[x] = (kinds[x] == UNKNOWN) & (wanted[x] == 0)
-            n += wanted[x]
-        n += _fill(filled, wanted, places, set_places(flags, words, places))
-        for x in range(len(wanted)):
-            d = np.float64(filled[x])
-            px, py = ray_x[x] * d, ray_y[x] * d
-            sx, sy, sz = sx + px, sy + py, sz + d
-            sxx, sxy, sxz = sxx + px * px, sxy + px * py, sxz + px * d
-            syy, syz, szz = syy + py * py, syz + py * d, szz + d * d
-    m = max(n, 1)
-    mean[0], mean[1], mean[2] = sx / m, sy / m, sz / m
-    spread[0, 0], spread[0, 1], spread[0, 2] = sxx / m, sxy / m, sxz / m
-    spread[1, 1], spread[1, 2], spread[2, 2] = syy / m, syz / m, szz / m
-    for i in range(3):
-        for j in range(i, 3):
-            spread[i, j] -= mean[i] * mean[j]
-            spread[j, i] = spread[i, j]
+    wanted, kinds, depth = keep.reshape(keep.size), kind.reshape(kind.size), z.reshape(z.size)
+    filled = np.empty(len(wanted), np.float32)
+    flags, words, places = empty_flags(len(wanted))
+    for k in range(len(wanted)):
+        filled[k] = depth[k] if wanted[k] else np.float32(0)
+        flags[k] = (kinds[k] == UNKNOWN) & (wanted[k] == 0)
+    _fill(filled, wanted, places, set_places(flags, words, places), keep.shape[1])
+    # about a point near the mean: float32 is exact enough for what is small
+    middle = (keep.shape[0] // 2) * keep.shape[1] + keep.shape[1] // 2
+    x0, y0, z0 = rays[0, middle], rays[1, middle], _some(filled, middle)
+    total, part = np.zeros(10), np.empty(10, np.float32)
+    for start in range(0, len(filled), SUMMED):
+        stop = min(start + SUMMED, len(filled))
+        _sums(rays[0, start:stop], rays[1, start:stop], filled[start:stop], x0, y0, z0, part)
+        total += part
+    n = max(total[0], 1.0)
+    a, b, c = total[1] / n, total[2] / n, total[3] / n
+    aa, ab, ac = total[4] / n - a * a, total[5] / n - a * b, total[6] / n - a * c
+    bb, bc, cc = total[7] / n - b * b, total[8] / n - b * c, total[9] / n - c * c
+    mean[2] = c + z0 if total[0] > 0 else 0.0
+    mean[0], mean[1] = a + x0 * mean[2], b + y0 * mean[2]
+    spread[0, 0], spread[1, 1], spread[2, 2] = aa + x0 * (2 * ac + x0 * cc), bb + y0 * (2 * bc + y0 * cc), cc
+    spread[0, 1] = spread[1, 0] = ab + y0 * ac + x0 * (bc + y0 * cc)
+    spread[0, 2] = spread[2, 0] = ac + x0 * cc
+    spread[1, 2] = spread[2, 1] = bc + y0 * cc
 
 
 @njit(cache=True, nogil=True)
-def _fill(depth, wanted, places, count):  # type: ignore[no-untyped-def]
-    """Sets `depth` at the first `count` of `places` from the nearest wanted pixels of the row at both sides, or at one;
-    returns how many have such neighbours."""
-    found = 0
-    for k in range(count):
-        x = places[k]
-        before, after = x - 1, x + 1
-        if before >= 0 and after < len(wanted) and wanted[before] & wanted[after]:
-            depth[x] = np.float32(0.5) * (depth[before] + depth[after])
-            found += 1
+def _some(depth, near):  # type: ignore[no-untyped-def]
+    """A depth that is known, at `near` or after it; else 0."""
+    for k in range(len(depth)):
+        here = depth[(near + k) % len(depth)]
+        if here > 0:
+            return here
+    return np.float32(0)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _sums(ray_x, ray_y, depth, x0, y0, z0, out):  # type: ignore[no-untyped-def]
+    """Sets `out` (10,) to the number of pixels with a depth, and to the sums and sums of products of a, b, c: their x and
+    y beside the ray x0, y0, and their depth beyond z0."""
+    zero = np.float32(0)
+    n = a = b = c = aa = ab = ac = bb = bc = cc = zero
+    for k in range(len(depth)):
+        d = depth[k]
+        p, q = (ray_x[k] - x0) * d, (ray_y[k] - y0) * d
+        r = d - z0 if d > zero else zero
+        n += np.float32(1) if d > zero else zero
+        a, b, c = a + p, b + q, c + r
+        aa, ab, ac = aa + p * p, ab + p * q, ac + p * r
+        bb, bc, cc = bb + q * q, bc + q * r, cc + r * r
+    out[0], out[1], out[2], out[3], out[4] = n, a, b, c, aa
+    out[5], out[6], out[7], out[8], out[9] = ab, ac, bb, bc, cc
+
+
+@njit(cache=True, nogil=True)
+def _fill(depth, wanted, places, count, columns):  # type: ignore[no-untyped-def]
+    """Sets `depth` at the first `count` of `places` from the nearest wanted pixels of the row at both sides, or at
+    one."""
+    for i in range(count):
+        k = places[i]
+        before, after = k - 1, k + 1  # there is a margin
+        if wanted[before] & wanted[after]:
+            depth[k] = np.float32(0.5) * (depth[before] + depth[after])
             continue
-        while before >= 0 and before > x - HOLE and not wanted[before]:
+        first = k - k % columns
+        while before > first and before > k - HOLE and not wanted[before]:
             before -= 1
-        while after < len(wanted) and after < x + HOLE and not wanted[after]:
+        while after < first + columns - 1 and after < k + HOLE and not wanted[after]:
             after += 1
-        left = before >= 0 and wanted[before] != 0
-        right = after < len(wanted) and wanted[after] != 0
+        left, right = wanted[before] != 0, wanted[after] != 0
         if left and right:
-            share = np.float32(x - before) / np.float32(after - before)
-            depth[x] = depth[before] + (depth[after] - depth[before]) * share
+            share = np.float32(k - before) / np.float32(after - before)
+            depth[k] = depth[before] + (depth[after] - depth[before]) * share
         elif left or right:
-            depth[x] = depth[before] if left else depth[after]
-        found += left or right
-    return found
+            depth[k] = depth[before] if left else depth[after]

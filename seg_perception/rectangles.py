@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 COLUMNS = 128
+LOOKED_AT = 64  # values at once
 FEW = 64  # so many extremes are kept in order as they come; of more, all values are sorted
 
 
@@ -32,17 +33,19 @@ def axes_with_z(z, hint):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def turned_bounds(xyz, frame, outliers, low, high):  # type: ignore[no-untyped-def]
-    """The smallest box around points (3, M) whose z axis is the third of the axes `frame` (3, 3): returns the angle of
-    the longer side of its footprint in that frame, sets the bounds `low`, `high` (3,) along the turned axes, less the
-    share `outliers` at each end."""
-    n = xyz.shape[1]
-    u, v, w = np.empty(n, xyz.dtype), np.empty(n, xyz.dtype), np.empty(n, xyz.dtype)
-    _along(xyz, frame[:, 0], u)
-    _along(xyz, frame[:, 1], v)
-    _along(xyz, frame[:, 2], w)
+def turned_bounds(x, y, z, frame, outliers, low, high):  # type: ignore[no-untyped-def]
+    """The smallest box around points x, y, z (M,) each whose z axis is the third of the axes `frame` (3, 3): returns the
+    angle of the longer side of its footprint in that frame, sets the bounds `low`, `high` (3,) along the turned axes,
+    less the share `outliers` at each end."""
+    n = len(x)
+    u, v, w = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    axes = frame.astype(x.dtype)
+    for i in range(n):
+        u[i] = axes[0, 0] * x[i] + axes[1, 0] * y[i] + axes[2, 0] * z[i]
+        v[i] = axes[0, 1] * x[i] + axes[1, 1] * y[i] + axes[2, 1] * z[i]
+        w[i] = axes[0, 2] * x[i] + axes[1, 2] * y[i] + axes[2, 2] * z[i]
     angle, _ = smallest_rectangle(hull(u, v))
-    c, s = xyz.dtype.type(np.cos(angle)), xyz.dtype.type(np.sin(angle))
+    c, s = x.dtype.type(np.cos(angle)), x.dtype.type(np.sin(angle))
     for i in range(n):
         along = c * u[i] + s * v[i]
         v[i] = c * v[i] - s * u[i]
@@ -58,14 +61,6 @@ def turned_bounds(xyz, frame, outliers, low, high):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _along(xyz, axis, out):  # type: ignore[no-untyped-def]
-    x, y, z = xyz[0], xyz[1], xyz[2]
-    a, b, c = xyz.dtype.type(axis[0]), xyz.dtype.type(axis[1]), xyz.dtype.type(axis[2])
-    for i in range(len(out)):
-        out[i] = a * x[i] + b * y[i] + c * z[i]
-
-
-@njit(cache=True, nogil=True)
 def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
     """The range of `values` less `left_out` of them at each end."""
     if left_out >= FEW:
@@ -73,20 +68,36 @@ def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
         return ordered[left_out], ordered[len(ordered) - 1 - left_out]
     lowest = np.full(left_out + 1, np.inf, values.dtype)  # ascending
     highest = np.full(left_out + 1, -np.inf, values.dtype)  # descending
-    for value in values:
-        if value < lowest[left_out]:
-            k = left_out
-            while k > 0 and lowest[k - 1] > value:
-                lowest[k] = lowest[k - 1]
-                k -= 1
-            lowest[k] = value
-        if value > highest[left_out]:
-            k = left_out
-            while k > 0 and highest[k - 1] < value:
-                highest[k] = highest[k - 1]
-                k -= 1
-            highest[k] = value
+    blocks = (len(values) + LOOKED_AT - 1) // LOOKED_AT
+    for i in range(blocks):
+        start = (i + blocks - 1) % blocks * LOOKED_AT  # both ends first, as values often rise or fall all along
+        some = values[start : start + LOOKED_AT]
+        low, high = _ends(some)
+        if low >= lowest[left_out] and high <= highest[left_out]:
+            continue
+        for value in some:
+            if value < lowest[left_out]:
+                k = left_out
+                while k > 0 and lowest[k - 1] > value:
+                    lowest[k] = lowest[k - 1]
+                    k -= 1
+                lowest[k] = value
+            if value > highest[left_out]:
+                k = left_out
+                while k > 0 and highest[k - 1] < value:
+                    highest[k] = highest[k - 1]
+                    k -= 1
+                highest[k] = value
     return lowest[left_out], highest[left_out]
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
+def _ends(values):  # type: ignore[no-untyped-def]
+    low = high = values[0]
+    for value in values:
+        low = value if value < low else low
+        high = value if value > high else high
+    return low, high
 
 
 @njit(cache=True, nogil=True)
