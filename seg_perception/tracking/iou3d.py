@@ -180,10 +180,10 @@ class Iou3D:
             visible = there + through
             overlap = np.where((visible >= LEAST)[:, None], votes / np.maximum(visible, 1)[:, None], 0.0)
             empty = (visible >= LEAST) & (2 * through >= visible)
-            for track, covered in zip(
-                tracks, np.split(hidden, np.searchsorted(owners, range(1, len(tracks)))), strict=True
-            ):
-                track.hidden = track.points[covered]
+            first = 0
+            for track in tracks:
+                track.hidden = track.points[hidden[first : first + len(track.points)]]
+                first += len(track.points)
         if flat:
             last = Masks.from_span_lists(frame.height, frame.width, [tracks[i].spans for i in flat])
             shared = shared_pixels(last.spans, last.offsets, last.rois, masks.spans, masks.offsets, rois)
@@ -211,7 +211,7 @@ def _remember(
 ) -> list[Track]:
     """What is seen now, as tracks without an id."""
     samples = [_sample(o.points, POINTS) for o in objects]
-    ends = np.cumsum([len(s) for s in samples])[:-1]
+    ends = list(itertools.accumulate((len(s) for s in samples), initial=0))
     points = transform_points(T_fixed_camera, np.concatenate([NOTHING, *samples]))
     centroids = transform_points(T_fixed_camera, np.array([o.centroid for o in objects]).reshape(-1, 3))
     return [
@@ -220,7 +220,7 @@ def _remember(
             zip(
                 instances.class_ids,
                 instances.class_names,
-                np.split(points, ends) if objects else (),
+                [points[start:stop] for start, stop in itertools.pairwise(ends)],
                 centroids,
                 strict=True,
             )

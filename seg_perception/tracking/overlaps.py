@@ -23,6 +23,8 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
     there = np.zeros(count, np.int64)
     through = np.zeros(count, np.int64)
     hidden = np.ones(len(z), np.bool_)
+    near, of = np.empty(n, np.int64), -1  # the masks near the points of track `of`, the first `some` of them
+    some = 0
     for p in range(len(z)):
         if not z[p] > 0.0:
             continue
@@ -30,6 +32,8 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
         if x < 0 or y < 0 or x >= width or y >= height:
             continue
         i = owners[p]
+        if i != of:
+            of, some = i, _masks_near(pixels, owners, p, rois, near)
         measured = depth[y, x] if depth.size else np.float32(np.nan)
         known = measured > 0.0  # also +inf: farther than the sensor's range
         band = tolerance * max(1.0, z[p] * z[p])  # noise grows with the square of the distance
@@ -40,7 +44,7 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
         if measured < z[p] - band and (known or measured == -np.inf):
             continue
         hit = known
-        for k in range(n):
+        for k in near[:some]:
             if not (0 <= x - rois[k, 0] < rois[k, 2] and 0 <= y - rois[k, 1] < rois[k, 3]):
                 continue
             if covers(spans, offsets[k], offsets[k + 1], x, y):
@@ -53,16 +57,37 @@ def look_up(pixels, z, owners, count, depth, shape, spans, offsets, rois, tolera
 
 
 @njit(cache=True, nogil=True)
+def _masks_near(pixels, owners, first, rois, near):  # type: ignore[no-untyped-def]
+    """Writes the masks whose boxes may hold any of the points of one track, from point `first` on, to `near`; returns
+    how many there are."""
+    left = top = np.inf
+    right = bottom = -np.inf
+    for p in range(first, len(owners)):
+        if owners[p] != owners[first]:
+            break
+        x, y = pixels[p, 0], pixels[p, 1]  # NaN, behind the camera, is neither less nor more
+        left, right = x if x < left else left, x if x > right else right
+        top, bottom = y if y < top else top, y if y > bottom else bottom
+    some = 0
+    for k in range(len(rois)):
+        if rois[k, 0] <= right + 1 and left - 1 <= rois[k, 0] + rois[k, 2]:
+            if rois[k, 1] <= bottom + 1 and top - 1 <= rois[k, 1] + rois[k, 3]:
+                near[some] = k
+                some += 1
+    return some
+
+
+@njit(cache=True, nogil=True)
 def nearest(points, owners, count, places):  # type: ignore[no-untyped-def]
     """Distance m of each of `places` (N, 3) from the nearest of a track's `points` (P, 3), (count, N); NaN = none."""
     n = len(places)
     squares = np.full((count, n), np.inf)
+    xs, ys, zs = places[:, 0].copy(), places[:, 1].copy(), places[:, 2].copy()  # to be read as vectors
     for p in range(len(points)):
-        x, y, z, i = points[p, 0], points[p, 1], points[p, 2], owners[p]
+        x, y, z, least = points[p, 0], points[p, 1], points[p, 2], squares[owners[p]]
         for k in range(n):
-            away = (places[k, 0] - x) ** 2 + (places[k, 1] - y) ** 2 + (places[k, 2] - z) ** 2
-            if away < squares[i, k]:
-                squares[i, k] = away
+            away = (xs[k] - x) * (xs[k] - x) + (ys[k] - y) * (ys[k] - y) + (zs[k] - z) * (zs[k] - z)
+            least[k] = away if away < least[k] else least[k]
     return np.where(squares < np.inf, np.sqrt(squares), np.nan)
 
 
