@@ -49,6 +49,7 @@ class SegPerceptionNode(LifecycleNode):
     def __init__(self, debug: bool = False, **kwargs: Any) -> None:
         super().__init__("seg_perception", **kwargs)
         self._debug = debug
+        self.stopping = threading.Event()  # the process was told to end
         self.finished = threading.Event()
         self.left_behind = False  # a thread still runs in a plugin
         self.state_label = "unconfigured"

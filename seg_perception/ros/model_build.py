@@ -29,6 +29,7 @@ from seg_perception.ros.rehearsal import rehearse
 from seg_perception.tracking import NoTracker
 
 SAY_EVERY = 0.5  # s between two words on the progress
+ATTENTION = 0.1  # s between two looks at whether the node is to end
 LAST_STEP = 3.0  # s that a cancelled build gets for the step it is in
 POLICY = "on_engine_missing"  # the option of backends that build
 BUILDING, FAILED_BUILD = "its engine is being built", "its engine could not be built"
@@ -126,7 +127,10 @@ class ModelBuild:
         planners = tuple(planner.create() for planner in config.grasping.planners)
         tracker = config.tracker.create()
         build = Build(config.segmenter.create, self._say_progress)
-        build.settled.wait()
+        while not build.settled.wait(ATTENTION):
+            if self._node.stopping.is_set():  # whoever ends the node does not wait for a model
+                self._node.left_behind |= not build.cancel(0.0)
+                raise ConfigError("told to stop while the model is loaded")
         meanwhile = None
         try:
             if not build.done and _policy(config) == "fallback":

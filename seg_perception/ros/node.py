@@ -87,13 +87,14 @@ def _spin(node: Any, executor: Any, stop: threading.Event) -> int:
     spinning.start()
 
     def start() -> None:
-        if not _autostart(node, stop):
+        if not _autostart(node, stop) and not stop.is_set():
             failed.set()
             stop.set()
 
     if node.parameters.wants_autostart:
         executor.create_task(start)
     stop.wait()
+    node.stopping.set()
     ended = threading.Event()
 
     def end() -> None:

@@ -131,6 +131,10 @@ class Perception:
         laps = {"pair": shot.waited, "decode": time.perf_counter() - start}
         self.last_frame = frame
         loaded, instances = self._engine.segment(frame, self._prompts_at(frame, own))
+        if problem := getattr(loaded.pipeline.segmenter, "problem", ""):
+            self._reports.problem("segmenter", problem)
+        else:
+            self._reports.solved("segmenter")
         return Segmented(shot, frame, loaded, instances, calls, frames, laps, time.perf_counter())
 
     def _gather(self, shot: Shot, frame: Frame) -> tuple[Frame, tuple, int]:

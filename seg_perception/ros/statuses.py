@@ -71,7 +71,25 @@ class Statuses:
     def _node_itself(self) -> Part:
         node = self._node
         values = {"state": node.state_label, "streaming": node.streaming}
-        return Part("node", ERROR if node.problem else OK, node.problem or node.state_label, values)
+        if node.problem:
+            return Part("node", ERROR, node.problem, values)
+        doubts = [text for text in (self._time_stands(), self._namesakes()) if text]
+        return Part("node", WARN if doubts else OK, "; ".join([node.state_label, *doubts]), values)
+
+    def _time_stands(self) -> str:
+        """That simulated time has not begun; empty if it has, or time is not simulated."""
+        clock = self._node.get_clock()
+        if not clock.ros_time_is_active or clock.now().nanoseconds:
+            return ""
+        return "simulated time has not begun: use_sim_time is true and nothing comes on /clock"
+
+    def _namesakes(self) -> str:
+        """That other nodes have this one's name: who calls a service does not know which of them answers."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        others = self._node.get_node_names_and_namespaces().count(own) - 1
+        if others < 1:
+            return ""
+        return f"{others} more of this name, whose topics and services are the same: start it with -r __node:=OTHER"
 
     def _model(self) -> Part:
         status = self._node.model_status.message
@@ -182,7 +200,7 @@ class Statuses:
         rate = (reports.published - before) / max(now - then, 1e-3)
         self._counted = (reports.published, now)
         values["rate [Hz]"] = f"{rate:.1f}"
-        problem = reports.current("pipeline")
+        problem = reports.current("pipeline") or reports.current("segmenter")
         if reports.failures >= REPEATED:
             return Part("pipeline", ERROR, f"{reports.failures} frames in a row lost: {problem}", values)
         if problem:

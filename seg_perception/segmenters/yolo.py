@@ -20,6 +20,7 @@ from seg_perception.segmenters.networks.class_names import allowed_classes
 from seg_perception.segmenters.networks.ignore import ignored_share
 from seg_perception.segmenters.networks.letterbox import Letterbox
 from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
+from seg_perception.segmenters.networks.outputs import not_a_number
 from seg_perception.segmenters.networks.sidecar import Sidecar, read_sidecar, sidecar_path
 
 EXPORT_HINT = "`yolo export model=yolo11n-seg.pt format=onnx` makes one"
@@ -97,6 +98,7 @@ class Yolo:
         self._letterbox: Letterbox | None = None
         self._tensor = np.empty(0, np.float32)
         self._warned = False
+        self.problem = ""  # with the last outputs
 
     def with_config(self, config: YoloConfig) -> Yolo:
         """The same network with other thresholds. Raises ConfigError when the network itself would change."""
@@ -116,6 +118,7 @@ class Yolo:
         letterbox = self._letterbox_of(frame)
         letterbox.write(frame.color, self._tensor)
         outputs = self._backend({head.image: self._tensor})
+        self.problem = not_a_number(outputs)
         found = head.detect(outputs, self._score_threshold, config.iou_threshold, config.max_detections, self._allowed)
         if found.broken:
             self._warn(f"{self.model}: {found.broken} detections with NaN or inf dropped (float16 overflow?)")

@@ -8,6 +8,7 @@ A test says which fault it injects by `@pytest.mark.fault(group, fault)`, and ge
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -58,7 +59,9 @@ class Injected:
 
     def heard(self, text: str) -> None:
         """What the user is told, where that is not in the diagnostics."""
-        plain = text.replace(f"{self._rig.node.get_namespace()}/", "/")
+        plain = re.sub(
+            r"/[^\s']*/pytest-[^\s'/]*/[^\s'/]*", "", text.replace(f"{self._rig.node.get_namespace()}/", "/")
+        )
         self.row.said += f"{'; ' if self.row.said else ''}{plain}"
 
     def publishes(self, expected: str, seconds: float = 0.4, **camera: Any) -> None:

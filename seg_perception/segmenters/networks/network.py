@@ -19,6 +19,7 @@ from seg_perception.segmenters.networks.class_names import allowed_classes
 from seg_perception.segmenters.networks.ignore import ignored_share
 from seg_perception.segmenters.networks.letterbox import Letterbox
 from seg_perception.segmenters.networks.model_file import find_model, fingerprint, start_backend
+from seg_perception.segmenters.networks.outputs import not_a_number
 from seg_perception.segmenters.networks.preprocessing import InputWriter, Preprocessing
 from seg_perception.segmenters.networks.sidecar import constant_inputs, read_sidecar, sidecar_path
 
@@ -133,7 +134,9 @@ class NetworkSegmenter(ABC):
             mask = np.zeros((1, *self._size), np.int64)
             mask[:, place.top : place.top + place.scaled_height, place.left : place.left + place.scaled_width] = 1
             feed[PIXEL_MASK] = mask
-        found = self._decode(self._outputs(feed), place, frame)
+        outputs = self._outputs(feed)
+        self.problem = not_a_number(outputs)
+        found = self._decode(outputs, place, frame)
         counts = self._allowed[found.class_ids] & (found.masks.areas > 0)
         counts &= ignored_share(found.masks, frame.ignore) <= self._config.max_ignored
         return found[np.flatnonzero(counts)[: self._config.max_detections]]
