@@ -39,7 +39,7 @@ def unproject_pixels(intrinsics: Intrinsics, pixels: ArrayLike) -> NDArray[np.fl
     """Normalised coordinates x/z, y/z of `pixels` (..., 2) u, v; distortion undone; (..., 2)."""
     k = intrinsics
     uv = np.asarray(pixels, np.float64)
-    if not k.is_distorted:
+    if not k.is_distorted or not uv.size:  # OpenCV would return None
         return (uv - np.array([k.cx, k.cy])) / np.array([k.fx, k.fy])
     flat = np.ascontiguousarray(uv.reshape(-1, 1, 2))
     coefficients = np.array(k.distortion)

@@ -16,7 +16,7 @@ from seg_perception.geometry import ray_table
 COUNTS = (1, 20, 100, 300)
 SECONDS = 15.0  # of each row
 DIFFERENT = 1e-3  # share of label pixels that two methods may see differently: they round otherwise
-APART = 1e-3  # m, centroids: ours also counts holes in depth, at the depth beside them
+APART = 1e-5  # m, centroids
 
 
 def run(rows: list[Row], progress: Progress, counts: tuple[int, ...] = COUNTS, seconds: float = SECONDS) -> None:

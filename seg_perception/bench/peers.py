@@ -16,16 +16,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from seg_perception import points as kernels
 from seg_perception.bench.samples import MAP_STRIDE, Sample
 from seg_perception.fusion import fuse
-from seg_perception.geometry import ray_planes, ray_table
+from seg_perception.geometry import ray_table
 from seg_perception.options import ConfigError
 from seg_perception.scene import Instances
 from seg_perception.segmenters.decoding.prototypes import decode_masks
+from seg_perception.span_points import points_under
 from seg_perception.support import SupportConfig, find_supports
 
 
@@ -43,39 +42,16 @@ Peer = Callable[[], Outcome]
 
 
 def ours(sample: Sample) -> Peer:
-    """The product's kernels: spans straight from the prototypes, then depth along them. Colors come with the points."""
-    rays = ray_planes(sample.intrinsics)
-    n = len(sample.boxes)
+    """The product's kernels: spans straight from the prototypes, then depth along them."""
 
     def run() -> Outcome:
         masks = decode_masks(sample.prototypes, sample.coefficients, sample.boxes, sample.letterbox)
         labels = masks.label_image()
-        areas = masks.areas
-        starts = np.cumsum(areas) - areas
-        points, colors = np.empty((int(areas.sum()), 3), np.float32), np.empty((int(areas.sum()), 3), np.uint8)
-        means, spreads, sizes = np.empty((n, 3)), np.empty((n, 3, 3)), np.empty(n, np.int64)
-        rois = masks.rois.astype(np.int64)
-        images, out = (sample.depth, sample.frame.color, rays), (points, colors, means, spreads, sizes)
-        _lift(*images, masks.spans, masks.offsets, rois, starts, *out)
-        clouds = [points[first : first + size] for first, size in zip(starts.tolist(), sizes.tolist(), strict=True)]
-        return Outcome(labels, clouds, means, spreads)
+        found = points_under(masks, sample.depth, sample.intrinsics)
+        clouds = [found.of(i) for i in range(len(masks))]
+        return Outcome(labels, clouds, found.means, found.covariances)
 
     return run
-
-
-@njit(cache=True, nogil=True)
-def _lift(depth, color, rays, spans, offsets, rois, starts, points, colors, means, spreads, sizes):  # type: ignore[no-untyped-def]
-    ignore = np.empty((0, 0), np.bool_)
-    for i in range(len(rois)):
-        counts = np.zeros(5, np.int64)
-        own = spans[offsets[i] : offsets[i + 1]]
-        z, kind = kernels.depth_under_mask(depth, own, rois[i], ignore, 0.0, 10.0, counts)
-        keep = np.zeros(kind.shape, np.uint8)
-        for y in range(keep.shape[0]):
-            for x in range(keep.shape[1]):
-                keep[y, x] = kind[y, x] == kernels.USABLE
-        sizes[i] = kernels.points_of(keep, z, rays, color, rois[i], points[starts[i] :], colors[starts[i] :])
-        kernels.moments(keep, kind, z, rays, rois[i], means[i], spreads[i])
 
 
 def whole_fusion(sample: Sample) -> Callable[[], Any]:

@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: The seg_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Masks and depth to points at memory speed: every measured pixel under each mask, as it is, and the moments.
+
+What `fusion` adds is judgement: it drops what belongs to the background, closes holes, finds boxes. Who brings masks
+that are exact, or has own cleaning, takes this. Runs are read as rows of depth, so nothing is looked at twice and no
+pixel outside a mask at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from seg_perception.geometry import ray_table
+from seg_perception.masks import Masks
+from seg_perception.scene import Intrinsics
+
+BLOCK = 8  # points that may be written beyond the last one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanPoints:
+    """`points` (M, 3) float32 m, camera frame, mask after mask in row order, of which mask i has
+    `points[offsets[i]:offsets[i + 1]]`; `colors` (M, 3) uint8, empty where no image was given. `means` (N, 3) m and
+    `covariances` (N, 3, 3) m^2, zero without a point.
+    """
+
+    points: NDArray[np.float32]
+    colors: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    means: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+
+    def of(self, i: int) -> NDArray[np.float32]:
+        """The points of mask i."""
+        return self.points[self.offsets[i] : self.offsets[i + 1]]
+
+
+def points_under(
+    masks: Masks,
+    depth: NDArray[np.float32],
+    intrinsics: Intrinsics,
+    color: NDArray[np.uint8] | None = None,
+    near: float = 0.0,
+    far: float = float("inf"),
+) -> SpanPoints:
+    """The pixels of `masks` whose `depth` (H, W) m lies between `near` and `far`; `color` (H, W, 3) uint8.
+
+    Raises ValueError when the sizes differ.
+    """
+    size = (masks.height, masks.width)
+    if depth.shape != size or (intrinsics.height, intrinsics.width) != size:
+        raise ValueError(
+            f"depth: expected {size} like the masks, got {depth.shape} and intrinsics of "
+            f"{intrinsics.width}x{intrinsics.height}"
+        )
+    if color is not None and color.shape != (*size, 3):
+        raise ValueError(f"color: expected {(*size, 3)}, got {color.shape}")
+    count = len(masks)
+    total = int(masks.areas.sum())
+    points = np.empty((total + BLOCK, 3), np.float32)
+    colors = np.empty((total + BLOCK if color is not None else 0, 3), np.uint8)
+    offsets, means, covariances = np.zeros(count + 1, np.int64), np.zeros((count, 3)), np.zeros((count, 3, 3))
+    image = np.ascontiguousarray(depth, np.float32)
+    picture = np.empty((0, 0, 3), np.uint8) if color is None else np.ascontiguousarray(color)
+    limits = (np.float32(max(near, 1e-6)), np.float32(min(far, 1e6)))
+    out = (points, colors, offsets, means, covariances)
+    if intrinsics.is_distorted:
+        _lift_bent(image, picture, ray_table(intrinsics), masks.spans, masks.offsets, limits, *out)
+    else:
+        _lift(image, picture, *_rays(intrinsics), masks.spans, masks.offsets, limits, *out)
+    end = int(offsets[-1])
+    return SpanPoints(points[:end], colors[: end if color is not None else 0], offsets, means, covariances)
+
+
+@lru_cache(maxsize=4)
+def _rays(intrinsics: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x/z of the columns (W,) and y/z of the rows (H,)."""
+    k = intrinsics
+    x, y = (np.arange(k.width) - k.cx) / k.fx, (np.arange(k.height) - k.cy) / k.fy
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _lift(depth, color, ray_x, ray_y, spans, offsets, limits, points, colors, ends, means, covariances):  # type: ignore[no-untyped-def]
+    near, far = limits
+    flat, flat_colors = points.reshape(points.size), colors.reshape(colors.size)
+    total = np.zeros(10)
+    n = 0
+    for i in range(len(offsets) - 1):
+        total[:] = 0
+        x0 = y0 = z0 = np.float32(0)
+        for s in range(offsets[i], offsets[i + 1]):
+            y, start, stop = spans[s, 0], spans[s, 1], spans[s, 2]
+            row, xs = depth[y, start:stop], ray_x[start:stop]
+            ry = ray_y[y]
+            if z0 == 0:  # the first depth of the mask: sums are taken about a point near it, which float32 can bear
+                for k in range(len(row)):
+                    if near <= row[k] <= far:
+                        x0, y0, z0 = xs[k], ry, row[k]
+                        break
+                if z0 == 0:
+                    continue
+            number, a, r, aa, ar, rr = _sums(xs, row, x0, z0, near, far)
+            v = np.float64(ry - y0)
+            b, bb = v * (r + z0 * number), v * v * (rr + 2 * z0 * r + np.float64(z0) * z0 * number)
+            ab, br = v * (ar + z0 * a), v * (rr + z0 * r)
+            total[0], total[1], total[2], total[3] = total[0] + number, total[1] + a, total[2] + b, total[3] + r
+            total[4], total[5], total[6] = total[4] + aa, total[5] + ab, total[6] + ar
+            total[7], total[8], total[9] = total[7] + bb, total[8] + br, total[9] + rr
+            if color.size > 0:
+                n = _write_colored(xs, ry, row, color[y, start:stop], near, far, flat, flat_colors, n)
+            else:
+                n = _write(xs, ry, row, near, far, flat, n)
+        ends[i + 1] = n // 3
+        _finish(total, x0, y0, z0, means[i], covariances[i])
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _sums(xs, zs, x0, z0, near, far):  # type: ignore[no-untyped-def]
+    """Number of depths in range, and sums of a, r, aa, ar, rr: x beside the ray x0, and z beyond z0."""
+    zero = np.float32(0)
+    n = a = r = aa = ar = rr = zero
+    for k in range(len(zs)):
+        z = zs[k]
+        good = (z >= near) & (z <= far)
+        p = (xs[k] - x0) * z if good else zero
+        q = z - z0 if good else zero
+        n += np.float32(1) if good else zero
+        a, r = a + p, r + q
+        aa, ar, rr = aa + p * p, ar + p * q, rr + q * q
+    return n, a, r, aa, ar, rr
+
+
+@njit(cache=True, nogil=True)
+def _write(xs, ry, zs, near, far, flat, n):  # type: ignore[no-untyped-def]
+    """Writes every point, and goes on behind those that have depth."""
+    for k in range(len(zs)):
+        z = zs[k]
+        flat[n], flat[n + 1], flat[n + 2] = xs[k] * z, ry * z, z
+        n += 3 if (z >= near) & (z <= far) else 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _write_colored(xs, ry, zs, row, near, far, flat, flat_colors, n):  # type: ignore[no-untyped-def]
+    for k in range(len(zs)):
+        z = zs[k]
+        flat[n], flat[n + 1], flat[n + 2] = xs[k] * z, ry * z, z
+        flat_colors[n], flat_colors[n + 1], flat_colors[n + 2] = row[k, 0], row[k, 1], row[k, 2]
+        n += 3 if (z >= near) & (z <= far) else 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _finish(total, x0, y0, z0, mean, spread):  # type: ignore[no-untyped-def]
+    """Mean and covariance from the sums about the ray (x0, y0) at z0."""
+    n = total[0]
+    if n == 0:
+        return
+    a, b, c = total[1] / n, total[2] / n, total[3] / n
+    aa, ab, ac = total[4] / n - a * a, total[5] / n - a * b, total[6] / n - a * c
+    bb, bc, cc = total[7] / n - b * b, total[8] / n - b * c, total[9] / n - c * c
+    mean[2] = c + z0
+    mean[0], mean[1] = a + x0 * mean[2], b + y0 * mean[2]
+    spread[0, 0], spread[1, 1], spread[2, 2] = aa + x0 * (2 * ac + x0 * cc), bb + y0 * (2 * bc + y0 * cc), cc
+    spread[0, 1] = spread[1, 0] = ab + y0 * ac + x0 * (bc + y0 * cc)
+    spread[0, 2] = spread[2, 0] = ac + x0 * cc
+    spread[1, 2] = spread[2, 1] = bc + y0 * cc
+
+
+@njit(cache=True, nogil=True)
+def _lift_bent(depth, color, rays, spans, offsets, limits, points, colors, ends, means, covariances):  # type: ignore[no-untyped-def]
+    """The same with a ray for each pixel."""
+    near, far = limits
+    n = 0
+    total = np.zeros(10)
+    for i in range(len(offsets) - 1):
+        total[:] = 0
+        x0 = y0 = z0 = 0.0
+        for s in range(offsets[i], offsets[i + 1]):
+            y = spans[s, 0]
+            for x in range(spans[s, 1], spans[s, 2]):
+                z = depth[y, x]
+                if not near <= z <= far:
+                    continue
+                rx, ry = rays[y, x, 0], rays[y, x, 1]
+                if z0 == 0:
+                    x0, y0, z0 = np.float64(rx), np.float64(ry), np.float64(z)
+                points[n, 0], points[n, 1], points[n, 2] = rx * z, ry * z, z
+                if color.size > 0:
+                    colors[n, 0], colors[n, 1], colors[n, 2] = color[y, x, 0], color[y, x, 1], color[y, x, 2]
+                n += 1
+                a, b, r = (rx - x0) * z, (ry - y0) * z, z - z0
+                total[0], total[1], total[2], total[3] = total[0] + 1, total[1] + a, total[2] + b, total[3] + r
+                total[4], total[5], total[6] = total[4] + a * a, total[5] + a * b, total[6] + a * r
+                total[7], total[8], total[9] = total[7] + b * b, total[8] + b * r, total[9] + r * r
+        ends[i + 1] = n
+        _finish(total, x0, y0, z0, means[i], covariances[i])
