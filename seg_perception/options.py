@@ -87,6 +87,30 @@ def plugins(group: str, default: Sequence[str], doc: str) -> Any:
     )
 
 
+# -- changing while in use ---------------------------------------------------------------------------------------------
+
+
+def adapted(made: Any, old: Selected, new: Selected, section: str) -> Any:
+    """The plugin `made` for `old`, with the options of `new`. Raises ConfigError when it cannot take them in use."""
+    if old == new:
+        return made
+    if old.plugin != new.plugin:
+        raise ConfigError(f"{section}.plugin cannot change while the model is loaded: configure anew")
+    if not hasattr(made, "with_config"):
+        raise ConfigError(
+            f"{section}: plugin '{new.plugin}' cannot change its options while loaded: needs cleanup first"
+        )
+    return made.with_config(new.config)
+
+
+def refuse_fixed(old: Any, new: Any, apart: Sequence[str] = ()) -> None:
+    """Raises ConfigError naming the first option that differs and is not live; `apart` are not looked at."""
+    for key in dataclasses.fields(new):
+        fixed = not key.metadata.get("live") and key.name not in apart
+        if fixed and getattr(new, key.name) != getattr(old, key.name):
+            raise ConfigError(f"{key.name} cannot change while the model is loaded: configure the segmenter anew")
+
+
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 

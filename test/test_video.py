@@ -166,6 +166,18 @@ def test_the_tracker_of_sessions_gives_their_ids_on(build):
     assert not set(tracker.update(frame, segmenter.segment(frame), ())) & {*first, *third}
 
 
+def test_options_of_the_detector_change_while_the_memory_stays(build):
+    segmenter = build()
+    seen(segmenter, picture())
+    tree = to_mapping(segmenter._config)
+    green = parse(Video.Config, {**tree, "detector": {**tree["detector"], "boxes": [40.0, 20.0, 55.0, 35.0]}})
+    other = segmenter.with_config(green)
+    other.reset_tracks()
+    assert list(seen(other, picture()).values()) == [(40, 20, 55, 35)]
+    with pytest.raises(ConfigError, match=r"detector\.plugin cannot change"):
+        segmenter.with_config(parse(Video.Config, {**tree, "detector": "tabletop"}))
+
+
 def test_options_that_cannot_change_and_what_is_missing(build, tmp_path):
     segmenter = build()
     changed = {**to_mapping(segmenter._config), "device": "cuda"}

@@ -7,10 +7,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from seg_perception.config import Config, ConfigError
-from seg_perception.options import Selected
+from seg_perception.config import Config
+from seg_perception.options import adapted
 from seg_perception.pipeline import Pipeline
 from seg_perception.scene import Frame, Instances, Scene
 from seg_perception.segmenters.prompting import Prompts, PromptTaker
@@ -137,14 +136,3 @@ def model_name(pipeline: Pipeline | None) -> str:
 def class_names(pipeline: Pipeline | None) -> Sequence[str]:
     """Names by class id; empty = class-agnostic."""
     return pipeline.class_names if pipeline is not None else ()
-
-
-def adapted(stage: Any, old: Selected, new: Selected, section: str) -> Any:
-    """The stage with other live options. Raises ConfigError when it cannot."""
-    if old.config == new.config:
-        return stage
-    if not hasattr(stage, "with_config"):
-        raise ConfigError(
-            f"{section}: plugin '{new.plugin}' cannot change its options while loaded: needs cleanup first"
-        )
-    return stage.with_config(new.config)

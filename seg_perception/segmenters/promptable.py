@@ -10,14 +10,13 @@ points in the image, or texts where the detector takes them. The embedding of th
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.options import ConfigError, Selected
+from seg_perception.options import ConfigError, adapted, refuse_fixed
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.networks.ignore import ignored_share
@@ -74,14 +73,11 @@ class Promptable:
 
     def with_config(self, config: PromptableConfig) -> Promptable:
         """The same networks with other options. Raises ConfigError when a network itself would change."""
-        for key in fields(config):
-            fixed = not key.metadata.get("live") and key.name not in ("detector", "grid")
-            if fixed and getattr(config, key.name) != getattr(self._config, key.name):
-                raise ConfigError(f"{key.name} cannot change while the model is loaded: configure the segmenter anew")
+        refuse_fixed(self._config, config, apart=("detector", "grid"))
         other = object.__new__(Promptable)
         other.__dict__.update(self.__dict__)
-        if config.detector != self._config.detector:
-            other._detector = _changed(self._detector, self._config.detector, config.detector)
+        other._detector = adapted(self._detector, self._config.detector, config.detector, "detector")
+        if other._detector is not self._detector:
             other._detected = None
         other._apply(config)
         return other
@@ -276,13 +272,6 @@ class Promptable:
 def _scores(proposals: Proposals) -> NDArray[np.float32]:
     """Predicted IoU as a score; a network may predict a little more than 1, or with NaN maps nothing at all."""
     return np.clip(np.nan_to_num(proposals.ious, nan=0.0), 0, 1).astype(np.float32)
-
-
-def _changed(detector: Any, old: Selected, new: Selected) -> Segmenter:
-    if old.plugin != new.plugin or not hasattr(detector, "with_config"):
-        raise ConfigError("detector cannot change while the model is loaded: configure the segmenter anew")
-    changed: Segmenter = detector.with_config(new.config)
-    return changed
 
 
 def _looks_like(image: NDArray, other: NDArray) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg_perception.masks import Masks
-from seg_perception.options import ConfigError, Selected, option, plugin
+from seg_perception.options import Selected, adapted, option, plugin
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.decoding.seams import Seen, merged
@@ -80,15 +80,8 @@ class Tiled:
 
     def with_config(self, config: TiledConfig) -> Tiled:
         """The same network with other tiles or thresholds. Raises ConfigError when the network itself would change."""
-        segmenter: Any = self._segmenter
-        if config.segmenter != self._config.segmenter:
-            if config.segmenter.plugin != self._config.segmenter.plugin:
-                raise ConfigError("segmenter.plugin cannot change while the model is loaded: configure anew")
-            if not hasattr(segmenter, "with_config"):
-                raise ConfigError(f"segmenter: '{config.segmenter.plugin}' cannot change its options while loaded")
-            segmenter = segmenter.with_config(config.segmenter.config)
         other = object.__new__(Tiled)
-        other._bind(config, segmenter)
+        other._bind(config, adapted(self._segmenter, self._config.segmenter, config.segmenter, "segmenter"))
         return other
 
     def warm_up(self) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.options import ConfigError, Selected, option, plugin
+from seg_perception.options import Selected, adapted, option, plugin, refuse_fixed
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.networks.ignore import ignored_share
@@ -100,12 +100,11 @@ class Video:
         return self._detector.class_names if self._config.prompts == "detector" else ("object",)
 
     def with_config(self, config: VideoConfig) -> Video:
-        """The same memory with other options. Raises ConfigError when the network or the detector would change."""
-        for key in fields(config):
-            if not key.metadata.get("live") and getattr(config, key.name) != getattr(self._config, key.name):
-                raise ConfigError(f"{key.name} cannot change while the model is loaded: configure the segmenter anew")
+        """The same memory with other options. Raises ConfigError when a network itself would change."""
+        refuse_fixed(self._config, config, apart=("detector",))
         other = object.__new__(Video)
         other.__dict__.update(self.__dict__)
+        other._detector = adapted(self._detector, self._config.detector, config.detector, "detector")
         other._config = config
         return other
 
