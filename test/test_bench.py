@@ -179,10 +179,9 @@ def test_slower_and_slower_frames_are_found():
 
 def test_usage_counts_this_process(tmp_path):
     before = usage()
-    with (tmp_path / "file").open("w"):
-        with mmap.mmap(-1, 64 << 20) as held:  # not from what the process has kept
-            np.frombuffer(held, np.uint8)[:] = 1
-            during = usage()
+    with (tmp_path / "file").open("w"), mmap.mmap(-1, 64 << 20) as held:  # not from what the process has kept
+        np.frombuffer(held, np.uint8)[:] = 1
+        during = usage()
     assert during.files == before.files + 1
     assert during.memory - before.memory == pytest.approx(64, abs=8)
     assert during.threads == threading.active_count() or during.threads > 0
