@@ -49,10 +49,18 @@ class Injected:
     def __init__(self, row: Row, rig: Rig) -> None:
         self.row = row
         self._rig = rig
+        self._before = rig.problems()
 
     def says(self, part: str, level: bytes, *words: str, **camera: Any) -> DiagnosticStatus:
-        """The diagnostics of `part`, once they are of this level and have these words; one line."""
-        status = self._rig.wait_for_diagnostic(part, level, *words, **camera)
+        """The diagnostics of `part`, once they are of this level and have these words in one line. What they said
+        before, of another fault, does not count."""
+
+        def said() -> DiagnosticStatus | None:
+            status = self._rig.diagnostic(part)
+            new = status.message != self._before.get(part)
+            return status if new and status.level == level and all(w in status.message for w in words) else None
+
+        status = self._rig.film(said, what=f"{part} {level} {words}", **camera)
         assert "\n" not in status.message
         self.heard(f"{part}: {LEVELS[level]}: {status.message}")
         return status
@@ -73,7 +81,7 @@ class Injected:
         if expected != NOTHING:
             self._rig.film(lambda: self._rig.objects, what=expected, **camera)
         found = published(self._rig.objects)
-        assert found == expected
+        assert found == expected, f"expected {expected}, got {found}"
         self.row.published = found
 
     def recovers(self, shot: Callable[[], int] | None = None, afterwards: str = "by itself") -> Any:

@@ -133,6 +133,10 @@ class Rig:
         """The newest status of a part, OK with no text if there is none."""
         return self._statuses.get(part, (DiagnosticStatus(), 0.0))[0]
 
+    def problems(self) -> dict[str, str]:
+        """What is said of each part that is not OK."""
+        return {name: s.message for name, (s, _) in self._statuses.items() if s.level != DiagnosticStatus.OK}
+
     def wait(self, condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
         """The first true value of `condition`."""
         deadline = time.monotonic() + timeout
