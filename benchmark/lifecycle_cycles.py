@@ -25,7 +25,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from seg_perception.bench.process import Usage, usage
+from seg_perception.process import Usage, usage
 from seg_perception.ros.camera import camera_info, depth_image
 from seg_perception.ros.conversions import encode_image, stamp_from_ns
 from seg_perception.ros.lifecycle_node import SegPerceptionNode

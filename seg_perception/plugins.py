@@ -37,6 +37,12 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: np.dtype
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of that shape may be given here."""
+        return len(shape) == len(self.shape) and all(
+            known in (-1, size) for known, size in zip(self.shape, shape, strict=True)
+        )
+
 
 @runtime_checkable
 class Backend(Protocol):

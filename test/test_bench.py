@@ -17,10 +17,10 @@ from numpy.testing import assert_allclose
 from seg_perception.bench import kernels, peers, silent, soak, stages
 from seg_perception.bench.goals import GOALS
 from seg_perception.bench.page import page
-from seg_perception.bench.process import usage
 from seg_perception.bench.samples import make_sample
 from seg_perception.cli import main
 from seg_perception.geometry import unproject
+from seg_perception.process import usage
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL_FIELDS = ["instances", "threads", "ours_ms", "floor_ms", "numpy_ms", "opencv_ms", "torch_ms"]

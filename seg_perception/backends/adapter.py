@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from seg_perception.backends.host import model_file
 from seg_perception.backends.tensors import fitted
 from seg_perception.options import ConfigError, option
+from seg_perception.own_code import own_class
 from seg_perception.plugins import TensorSpec
-from seg_perception.segmenters.own_code import own_class
 
 
 class AdaptedNetwork(Protocol):
@@ -80,9 +80,7 @@ class Adapter:
             value = value.detach().float().cpu() if spec.dtype.kind == "f" else value.detach().cpu()
             value = value.numpy()
         array = np.ascontiguousarray(value, spec.dtype)
-        if len(array.shape) != len(spec.shape) or any(
-            w not in (-1, n) for w, n in zip(spec.shape, array.shape, strict=True)
-        ):
+        if not spec.fits(array.shape):
             raise ValueError(f"{self._name}: {spec.name}: expected {spec.shape}, got {array.shape}")
         return array
 

@@ -29,8 +29,7 @@ def single_precision(array: NDArray) -> NDArray:
 
 
 def _fitted(model: str, spec: TensorSpec, array: NDArray) -> NDArray:
-    same_rank = array.ndim == len(spec.shape)
-    if not same_rank or any(want not in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)):
+    if not spec.fits(array.shape):
         raise ValueError(f"{model}: input {spec.name}: expected {spec.shape}, got {array.shape}")
     if array.dtype == np.float32 and spec.dtype == np.float16:
         array = array.astype(np.float16)

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,10 +22,10 @@ import numpy as np
 import yaml
 
 from seg_perception.bench import Progress, Row
-from seg_perception.bench.process import Usage, usage
 from seg_perception.bench.timing import percentiles
 from seg_perception.config import load_config, to_mapping
 from seg_perception.options import ConfigError
+from seg_perception.process import Usage, end, usage
 
 SECONDS, RATE = 60, 30.0
 WIDTH, HEIGHT = 1280, 720
@@ -251,13 +250,4 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for how, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 3.0)):
-            alive = [p for p in self._running if p.poll() is None]
-            for process in alive:
-                process.send_signal(how)
-            deadline = time.monotonic() + patience
-            for process in alive:
-                try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    continue
+        end(self._running)

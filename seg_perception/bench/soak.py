@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.bench import Progress, Row
-from seg_perception.bench.process import Usage, usage
 from seg_perception.bench.stages import serialiser
 from seg_perception.bench.timing import percentiles
 from seg_perception.config import load_config
 from seg_perception.options import ConfigError
 from seg_perception.pipeline import Pipeline
+from seg_perception.process import Usage, usage
 from seg_perception.scene import Frame
 from seg_perception.sim import SimCamera, random_scene
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seg_perception.bench.process import Usage, usage
+from seg_perception.process import Usage, usage
 
 THERMAL = Path("/sys/class/thermal")
 TOO_HOT = (

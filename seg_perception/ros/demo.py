@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seg_perception.process import end
+
 if TYPE_CHECKING:
     from seg_perception.ros.viewer import Viewer
 
@@ -160,19 +162,7 @@ class Processes:
         return self._running[name].poll() == 0
 
     def __exit__(self, *_: object) -> None:
-        for how, patience in (
-            (signal.SIGTERM, 15.0),
-            (signal.SIGKILL, 3.0),
-        ):  # while Python still loads, SIGINT is noisy
-            alive = [p for p in self._running.values() if p.poll() is None]
-            for process in alive:
-                process.send_signal(how)
-            deadline = time.monotonic() + patience
-            for process in alive:
-                try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    continue
+        end(self._running.values())
 
 
 def _camera(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from seg_perception.options import ConfigError, Selected, option, plugin
+from seg_perception.options import ConfigError, Selected, option, plugin, refuse_fixed
 from seg_perception.plugins import Backend
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.decoding.prototypes import decode_masks
@@ -24,7 +24,6 @@ from seg_perception.segmenters.networks.outputs import not_a_number
 from seg_perception.segmenters.networks.sidecar import Sidecar, read_sidecar, sidecar_path
 
 EXPORT_HINT = "`yolo export model=yolo11n-seg.pt format=onnx` makes one"
-FIXED = ("model", "family", "class_names", "input_size", "backend")
 SCORE_THRESHOLD = 0.25
 
 logger = logging.getLogger(__name__)
@@ -102,9 +101,7 @@ class Yolo:
 
     def with_config(self, config: YoloConfig) -> Yolo:
         """The same network with other thresholds. Raises ConfigError when the network itself would change."""
-        for key in FIXED:
-            if getattr(config, key) != getattr(self._config, key):
-                raise ConfigError(f"{key} cannot change while the model is loaded: configure the segmenter anew")
+        refuse_fixed(self._config, config)
         other = object.__new__(Yolo)
         other._setup(config, self._backend, self.model, self._sidecar)
         return other

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from seg_perception.bench.process import Usage
+from seg_perception.process import Usage
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmark" / "lifecycle_cycles.py"
 

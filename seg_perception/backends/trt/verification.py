@@ -41,9 +41,7 @@ def reference_inputs(specs: Sequence[TensorSpec], ranges: Mapping[str, Range], g
         array = arrays.get(spec.name)
         if array is None:
             array = _pattern(shape) if spec.dtype.kind == "f" else np.ones(shape)
-        if len(array.shape) != len(spec.shape) or any(
-            n not in (-1, m) for n, m in zip(spec.shape, array.shape, strict=True)
-        ):
+        if not spec.fits(array.shape):
             raise ConfigError(f"reference: {spec.name} in {given}: expected {spec.shape}, got {array.shape}")
         inputs[spec.name] = np.ascontiguousarray(array, spec.dtype)
     return inputs

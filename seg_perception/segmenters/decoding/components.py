@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from seg_perception.segmenters.decoding.enlarged import grown
+
 
 def components(
     classes: NDArray[np.int32], depth: NDArray[np.float32] | None, depth_step: float, min_area: int
@@ -99,9 +101,7 @@ def _runs(classes, labels, depth, step, by_depth):  # type: ignore[no-untyped-de
     for y in range(height):
         first[y] = n
         if n + width > len(runs):
-            more = np.empty((2 * len(runs) + width, 4), np.int32)
-            more[:n] = runs[:n]
-            runs = more
+            runs = grown(runs, n, width)
         inside = False
         for x in range(width):
             kind = classes[y, x]

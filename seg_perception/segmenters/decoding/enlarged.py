@@ -35,37 +35,44 @@ def axis(knots, pixels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def runs_of_row(row, k0, first, weight, step, y, x0, x1, spans, total):  # type: ignore[no-untyped-def]
-    """Appends the spans of row y: the pixels of x0:x1 where the line through the knots `row` (k0 first) is above 0."""
-    inside = False
-    k = k0
-    x = x0
-    while x < x1:
-        stop = min(first[k + 1], x1)
-        if x < stop:
-            a, b = row[k - k0], row[k - k0 + 1]
-            turn = stop if (a > 0) == (b > 0) else _turn(a, b, k, weight, step, x, stop)
-            if x < turn and (a > 0) != inside:
-                inside = not inside
-                total = _toggle(spans, total, inside, y, x)
-            if turn < stop and (b > 0) != inside:
-                inside = not inside
-                total = _toggle(spans, total, inside, y, turn)
-            x = stop
-        k += 1
-    if inside:
-        total = _toggle(spans, total, False, y, x1)
+def grown(rows, used, room):  # type: ignore[no-untyped-def]
+    """A longer copy of `rows` (S, columns): the first `used` of them, and space for as many again and `room` more."""
+    longer = np.empty((2 * len(rows) + room, rows.shape[1]), rows.dtype)
+    longer[:used] = rows[:used]
+    return longer
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def runs_of_row(row, k0, last, first, weight, step, y, x0, x1, changes, spans, total):  # type: ignore[no-untyped-def]
+    """Appends the spans of row y: the pixels of x0:x1 where the line through the knots `row` (k0 first) is above 0;
+    `last` is the knot of pixel x1 - 1.
+
+    Most knots change nothing, so those where the sign changes are collected first, without a branch: in `changes`, with
+    room for all of them.
+    """
+    n = 0
+    for j in range(last - k0 + 1):
+        changes[n] = j
+        n += (row[j] > 0) != (row[j + 1] > 0)
+    inside, start, before = row[0] > 0, x0, total
+    for i in range(n):
+        j = changes[i]
+        k = k0 + j
+        turn = _turn(row[j], row[j + 1], k, weight, step, max(first[k], x0), max(min(first[k + 1], x1), x0))
+        if inside:
+            if turn > start:
+                spans[total, 0], spans[total, 1], spans[total, 2] = y, start, turn
+                total += 1
+            inside = False
+        else:
+            inside, start = True, turn
+            if total > before and spans[total - 1, 2] == turn:  # no pixel is between the two
+                total -= 1
+                start = spans[total, 1]
+    if inside and x1 > start:
+        spans[total, 0], spans[total, 1], spans[total, 2] = y, start, x1
+        total += 1
     return total
-
-
-@njit(cache=True, nogil=True)
-def _toggle(spans, total, inside, y, x):  # type: ignore[no-untyped-def]
-    if inside:
-        spans[total, 0] = y
-        spans[total, 1] = x
-        return total
-    spans[total, 2] = x
-    return total + 1
 
 
 @njit(cache=True, nogil=True)

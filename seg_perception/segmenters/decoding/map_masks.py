@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, runs_of_row
+from seg_perception.segmenters.decoding.enlarged import axis, grown, runs_of_row
 from seg_perception.segmenters.decoding.winners import count_at_least, highest
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
@@ -128,7 +128,7 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
                 continue  # nothing is above the level here
             _blend(area, y_knot[y], y_weight[y], level, row, k0, k1)
             if total + columns + 1 > len(spans):
-                spans = _grown(spans, total, columns)
+                spans = grown(spans, total, columns)
             before = total
             total = runs_of_row(
                 row[k0:], k0, first, x_weight, columns / width, y, first[k0], first[k1 + 1], spans, total
@@ -177,7 +177,7 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
         for y in range(height):
             g = min(int(np.float32(y) * y_scale), grid_height - 1)
             if total + grid_width > len(spans):
-                spans = _grown(spans, total, grid_width)
+                spans = grown(spans, total, grid_width)
             for s in range(of_row[g], of_row[g + 1]):
                 x0, x1 = begins[cells[s, 1]], begins[cells[s, 2]]
                 if x0 < x1:
@@ -317,10 +317,3 @@ def _begins(cells, pixels):  # type: ignore[no-untyped-def]
             out[passed] = p
         last = max(last, cell)
     return out
-
-
-@njit(cache=True, nogil=True)
-def _grown(spans, total, room):  # type: ignore[no-untyped-def]
-    more = np.empty((2 * len(spans) + room, 3), np.int32)
-    more[:total] = spans[:total]
-    return more

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, runs_of_row
+from seg_perception.segmenters.decoding.enlarged import axis, grown, runs_of_row
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
@@ -81,7 +81,7 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
     n = len(boxes)
     y_knot, y_weight, _ = axis(rows, height)
     x_knot, x_weight, first = axis(columns, width)
-    row = np.empty(columns + 1, np.float32)
+    row, changes = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.int64)
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
     total = 0
@@ -100,10 +100,8 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
                     row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
                 row[k1 - k0 + 1] = row[k1 - k0]
                 if total + columns + 1 > len(spans):
-                    more = np.empty((2 * len(spans) + columns, 3), np.int32)
-                    more[:total] = spans[:total]
-                    spans = more
-                total = runs_of_row(row, k0, first, x_weight, columns / width, y, x0, x1, spans, total)
+                    spans = grown(spans, total, columns)
+                total = runs_of_row(row, k0, x_knot[x1 - 1], first, x_weight, columns / width, y, x0, x1, changes, spans, total)
         offsets[i + 1] = total
     return spans[:total].copy(), offsets
 

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
+from seg_perception.segmenters.decoding.enlarged import grown
 
 
 def paste_in_boxes(
@@ -56,9 +57,7 @@ def _paste(ringed, boxes, height, width, threshold, rounded):  # type: ignore[no
             lower = ringed[i, min(y_knot[p] + 1, ringed.shape[1] - 1)]
             wy = y_weight[p]
             if total + len(x_knot) // 2 + 1 > len(spans):
-                more = np.empty((2 * len(spans) + width, 3), np.int32)
-                more[:total] = spans[:total]
-                spans = more
+                spans = grown(spans, total, width)
             inside = False
             for q in range(len(x_knot)):
                 k, wx = x_knot[q], x_weight[q]
@@ -129,9 +128,7 @@ def _fill(polygons, height, width):  # type: ignore[no-untyped-def]
                         count += 1
                 inside = np.sort(crossings[:count])
                 if total + count > len(spans):
-                    more = np.empty((2 * len(spans) + count, 3), np.int32)
-                    more[:total] = spans[:total]
-                    spans = more
+                    spans = grown(spans, total, count)
                 for c in range(0, count - 1, 2):
                     x0, x1 = _pixels(inside[c], inside[c + 1], width)
                     if x0 < x1:

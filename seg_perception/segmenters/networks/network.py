@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.options import ConfigError, Selected, option, parse, plugin, to_mapping
+from seg_perception.options import ConfigError, Selected, option, parse, plugin, refuse_fixed, to_mapping
 from seg_perception.plugins import TensorSpec
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.networks.class_names import allowed_classes
@@ -113,9 +113,7 @@ class NetworkSegmenter(ABC):
 
     def with_config(self, config: Any) -> NetworkSegmenter:
         """The same network with other thresholds. Raises ConfigError when the network itself would change."""
-        for key in fields(config):
-            if not key.metadata.get("live") and getattr(config, key.name) != getattr(self._config, key.name):
-                raise ConfigError(f"{key.name} cannot change while the model is loaded: configure the segmenter anew")
+        refuse_fixed(self._config, config)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._apply(config)
@@ -177,10 +175,9 @@ class NetworkSegmenter(ABC):
             lines = [f"  {name}: tokens.npy   # {others[name].shape} {others[name].dtype}" for name in missing]
             raise self._refusal("it has further inputs whose values are not known", "inputs:", *lines)
         for name, array in given.items():
-            shape = others[name].shape
-            if len(shape) != array.ndim or any(w not in (-1, n) for w, n in zip(shape, array.shape, strict=True)):
+            if not others[name].fits(array.shape):
                 raise ConfigError(
-                    f"{sidecar_path(self._path).name}: inputs.{name}: expected {shape}, got {array.shape}"
+                    f"{sidecar_path(self._path).name}: inputs.{name}: expected {others[name].shape}, got {array.shape}"
                 )
         return {name: array.astype(others[name].dtype) for name, array in given.items()}
 

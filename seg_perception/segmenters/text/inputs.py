@@ -38,7 +38,8 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if bool(self.tokenizer) == bool(self.embeddings):
-            raise ConfigError("expected either tokenizer or embeddings")
+            found = "both" if self.tokenizer else "none"
+            raise ConfigError(f"expected either tokenizer or embeddings, got {found}")
         if "{}" not in self.template:
             raise ConfigError(f"template: expected {{}} where the text goes, got '{self.template}'")
 
@@ -60,7 +61,7 @@ class Tokens(TextInputs):
         library = require("tokenizers", "text")
         try:
             self._tokenizer = library.Tokenizer.from_file(str(path))
-        except Exception as error:
+        except Exception as error:  # the library has no errors of its own
             raise ConfigError(f"text.tokenizer: {path} is not a readable tokenizer.json: {error}") from error
         self._length = ids.shape[1] if ids.shape[1] > 0 else CLIP_LENGTH
         self._specs = [ids] if mask is None else [ids, mask]

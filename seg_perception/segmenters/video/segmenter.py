@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
 from seg_perception.options import Selected, adapted, option, plugin, refuse_fixed
+from seg_perception.own_code import own_class
 from seg_perception.plugins import Segmenter
 from seg_perception.scene import Frame, Instances
 from seg_perception.segmenters.networks.ignore import ignored_share
-from seg_perception.segmenters.own_code import own_class
 from seg_perception.segmenters.prompting import BOXES, POINTS, TEXTS, Prompts, prompt_kinds
 from seg_perception.segmenters.sam.prompts import Prompt
 from seg_perception.segmenters.video.clips import Clips

@@ -1,10 +1,14 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel of the system says about a process. Linux only: elsewhere everything is None."""
+"""Processes: what the system's kernel says about one (Linux only: elsewhere None), and how ours are ended."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +41,20 @@ def usage(pid: int | None = None) -> Usage | None:
         threads=int(status.get("Threads", "0")),
         files=files,
     )
+
+
+def end(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """Ends all of them, first asking, then insisting. Not by SIGINT: it is noisy while Python still loads."""
+    for how, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 3.0)):
+        alive = [p for p in processes if p.poll() is None]
+        for process in alive:
+            process.send_signal(how)
+        deadline = time.monotonic() + patience
+        for process in alive:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
 
 
 def _megabytes(text: str) -> float:
