@@ -17,6 +17,10 @@ class BusyError(Exception):
     """Too many calls at once."""
 
 
+class BadRequestError(ValueError):
+    """A request that makes no sense; one line naming the field."""
+
+
 class Calls:
     """Runs functions in threads; handlers await them. `node` is a SegPerceptionNode."""
 

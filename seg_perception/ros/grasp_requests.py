@@ -19,6 +19,7 @@ from seg_perception.msg import GraspRequest
 from seg_perception.options import ConfigError, Selected, select, to_mapping
 from seg_perception.pipeline import Pipeline, gravity_of
 from seg_perception.plugins import available
+from seg_perception.ros.calls import BadRequestError
 from seg_perception.scene import Grasp, GraspKind, GraspStatus, Object3D, Scene
 
 GROUP = "grasp_planners"
@@ -26,10 +27,6 @@ PLENTY = 100  # grasps planned per object when some will be sorted out
 CONE = 50.0  # deg, half angle around a preferred approach where no planner names one
 ROUNDING = 1e-4  # rad; an approach at the very edge of the cone is in it
 WORDS = {GraspKind.PARALLEL_JAW: "parallel jaws", GraspKind.SUCTION: "a suction cup"}
-
-
-class BadRequestError(ValueError):
-    """A request that makes no sense; one line naming the field."""
 
 
 def plan(

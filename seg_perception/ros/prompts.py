@@ -18,20 +18,21 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from seg_perception.geometry import project, transform_points
-from seg_perception.ros.calls import BusyError, Calls
+from seg_perception.ros.calls import BadRequestError, BusyError, Calls
 from seg_perception.ros.conversions import stamp_ns
 from seg_perception.ros.feed import Wanted
-from seg_perception.ros.grasp_requests import BadRequestError
 from seg_perception.ros.transforms import LATEST, TransformError
 from seg_perception.scene import Frame
 from seg_perception.segmenters.prompting import (
     BOXES,
+    MOST,
     POINTS,
     ROI,
     TEXTS,
     PromptError,
     Prompts,
     check_taken,
+    not_taken,
     prompt_kinds,
 )
 from seg_perception.segmenters.sam.prompts import OFF, ON, Prompt
@@ -70,6 +71,8 @@ class Asked:
         if len(owners) != n:
             raise BadRequestError(f"point_objects: expected one for each of {n} points, got {len(owners)}")
         count = max([len(boxes), *(owner + 1 for owner in owners)])
+        if count > MOST:
+            raise BadRequestError(f"boxes and points: expected at most {MOST} objects, got {count}")
         objects = []
         for i in range(count):
             box, rows = (boxes[i] if i < len(boxes) else None), tuple(k for k in range(n) if owners[k] == i)
@@ -124,8 +127,9 @@ class Asked:
             return "what is configured"
         words = [f"'{text}'" for text in self.texts]
         boxes, points = sum(box is not None for box, _ in self.objects), len(self.points)
-        words += [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((boxes, "box"), (points, "point")) if n]
-        return ", ".join(words).replace("boxs", "boxes") + (f" in the roi {list(self.roi)}" if self.roi else "")
+        counts = ((boxes, "box", "boxes"), (points, "point", "points"))
+        words += [f"{n} {one if n == 1 else several}" for n, one, several in counts if n]
+        return ", ".join(words) + (f" in the roi {list(self.roi)}" if self.roi else "")
 
 
 def check_point(message: PointStamped, now_ns: int, image_ns: int) -> None:
@@ -215,9 +219,8 @@ class LivePrompts:
         if perception is None:
             return kind.NOT_ACTIVE, f"the node is {node.state_label}, not active"
         plugin, segmenter = self._segmenter()
-        if missing := sorted(asked.kinds - prompt_kinds(segmenter)):
-            takes = ", ".join(sorted(prompt_kinds(segmenter) - {ROI})) or "no prompts at all"
-            return kind.UNSUPPORTED, f"segmenter '{plugin}' takes {takes}, not {', '.join(missing)}"
+        if reason := not_taken(segmenter, asked.kinds, plugin):
+            return kind.UNSUPPORTED, reason
         seen, note = perception.last_frame, ""
         try:
             if seen is not None:

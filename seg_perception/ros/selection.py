@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from seg_perception.ros.calls import BadRequestError
 from seg_perception.ros.clouds import ObjectClouds, label_order
-from seg_perception.ros.grasp_requests import BadRequestError
 from seg_perception.ros.results import Result
 from seg_perception.scene import Scene
 

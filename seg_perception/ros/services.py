@@ -15,10 +15,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from seg_perception.grasping.planning import pick_order
 from seg_perception.ros import grasp_requests
-from seg_perception.ros.calls import BusyError, Calls
+from seg_perception.ros.calls import BadRequestError, BusyError, Calls
 from seg_perception.ros.conversions import stamp_ns
 from seg_perception.ros.feed import MAX_FRAMES, Wanted
-from seg_perception.ros.grasp_requests import BadRequestError
 from seg_perception.ros.outputs import Messages
 from seg_perception.ros.perception import Perception
 from seg_perception.ros.prompts import LivePrompts

@@ -86,12 +86,18 @@ def prompt_kinds(segmenter: Any) -> frozenset[str]:
     return segmenter.prompt_kinds if isinstance(segmenter, PromptTaker) else frozenset()
 
 
+def not_taken(segmenter: Any, kinds: frozenset[str], name: str) -> str:
+    """What the segmenter called `name` takes, and which of `kinds` it does not; empty if it takes them all."""
+    known = prompt_kinds(segmenter)
+    missing = sorted(kinds - known)
+    takes = ", ".join(sorted(known - {ROI})) or "no prompts at all"
+    return f"segmenter '{name}' takes {takes}, not {', '.join(missing)}" if missing else ""
+
+
 def check_taken(segmenter: Any, prompts: Prompts, name: str) -> None:
     """Raises PromptError when the segmenter called `name` cannot take the prompts: says what it takes."""
-    kinds = prompt_kinds(segmenter)
-    if missing := sorted(prompts.kinds - kinds):
-        takes = ", ".join(sorted(kinds - {ROI})) or "no prompts at all"
-        raise PromptError(f"segmenter '{name}' takes {takes}, not {', '.join(missing)}")
+    if reason := not_taken(segmenter, prompts.kinds, name):
+        raise PromptError(reason)
     if prompts.kinds:
         segmenter.check_prompts(prompts)
 

@@ -19,7 +19,8 @@ from seg_perception.config import load_config
 from seg_perception.fusion import fuse
 from seg_perception.grasping.gripper import load_cup, load_jaws
 from seg_perception.pipeline import Pipeline
-from seg_perception.ros.grasp_requests import BadRequestError, plan
+from seg_perception.ros.calls import BadRequestError
+from seg_perception.ros.grasp_requests import plan
 from seg_perception.ros.messages import objects_message
 from seg_perception.scene import GraspKind, GraspStatus, Object3D, Scene, Status
 
