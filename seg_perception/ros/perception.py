@@ -77,6 +77,11 @@ class Perception:
         self._publishing = threading.Lock()
         self._workers = Workers(self.feed, self._warm_up, self._segment, self._complete, self._failed)
 
+    @property
+    def under_way(self) -> dict[str, float]:
+        """For how many s the two workers have been at the frame they are at; without those that rest."""
+        return self._workers.under_way
+
     def close(self, timeout: float) -> bool:
         """Ends the workers; False if a plugin does not return within `timeout` s."""
         self._closed = True

@@ -16,6 +16,7 @@ from seg_perception.ros.inputs import SETTLING, Input
 from seg_perception.ros.reports import REPEATED
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+HANGS = 5.0  # s at one frame after which it is said
 PATIENCE = 1.0  # s without a pair after which stamps do not fit
 
 
@@ -164,6 +165,8 @@ class Statuses:
             return part(ERROR if problem.startswith("refused") else WARN, f"'{one.topic}': {problem}")
         if not one.is_open:
             return part(OK, "not subscribed")
+        if one.name in ("color", "depth") and one.silence is not None and not one.frame_id:
+            return part(WARN, f"'{one.topic}': the images name no frame: header.frame_id is empty")
         if one.name in ("color", "depth") and one.clock_problem and not one.is_quiet and self._heard >= SETTLING:
             return part(WARN, one.clock_problem)
         return part(OK, "receiving" if one.silence is not None else "waiting")
@@ -203,6 +206,10 @@ class Statuses:
         problem = reports.current("pipeline") or reports.current("segmenter")
         if reports.failures >= REPEATED:
             return Part("pipeline", ERROR, f"{reports.failures} frames in a row lost: {problem}", values)
+        for where, seconds in self._node.perception.under_way.items():
+            if seconds > HANGS:
+                text = f"{where} of a frame has not returned for {seconds:.0f} s: a plugin hangs, or is that slow"
+                return Part("pipeline", WARN, text, values)
         if problem:
             return Part("pipeline", WARN, problem, values)
         text = f"{rate:.1f} results per second" if self._node.inputs.opened is not None else "idle"

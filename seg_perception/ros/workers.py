@@ -83,6 +83,7 @@ class Workers:
         self._complete = complete
         self._failed = failed
         self._handover = Handover()
+        self._begun: dict[str, float] = {}  # steady s, of what is under way
         self._threads = [
             threading.Thread(target=self._segment_frames, name="segment", daemon=True),
             threading.Thread(target=self._complete_frames, name="complete", daemon=True),
@@ -99,6 +100,12 @@ class Workers:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def under_way(self) -> dict[str, float]:
+        """For how many s the segmentation and the completion have been at their frames; without one that rests."""
+        now = time.monotonic()
+        return {where: now - begun for where, begun in tuple(self._begun.items())}
+
     def _segment_frames(self) -> None:
         try:
             self._prepare()
@@ -108,17 +115,23 @@ class Workers:
             shot = self._feed.take()
             if shot is None:
                 return
+            self._begun["segmentation"] = time.monotonic()
             try:
                 segmented = self._segment(shot)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed("segmentation", error, shot)
                 continue
+            finally:
+                del self._begun["segmentation"]
             if segmented is not None:
                 self._handover.put(segmented)
 
     def _complete_frames(self) -> None:
         while (segmented := self._handover.take()) is not None:
+            self._begun["completion"] = time.monotonic()
             try:
                 self._complete(segmented)
             except Exception as error:  # noqa: BLE001 - as above
                 self._failed("completion", error, segmented.shot)
+            finally:
+                del self._begun["completion"]

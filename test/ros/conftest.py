@@ -72,11 +72,18 @@ def rig(namespace: str) -> Iterator:
 
 
 @pytest.fixture
-def injected(request: pytest.FixtureRequest, rig) -> Iterator:
-    """What a test marked `fault` sees of it; its row goes to the file that is asked for, whatever the outcome."""
+def injected_in(request: pytest.FixtureRequest) -> Iterator:
+    """Makes what a test marked `fault` looks through at a node beside the given rig; the row goes to the file that is
+    asked for, whatever the outcome."""
     from fault_rows import VARIABLE, Injected, append, row_of
 
-    seen = Injected(row_of(request.node.get_closest_marker("fault")), rig)
-    yield seen
+    row = row_of(request.node.get_closest_marker("fault"))
+    yield lambda rig: Injected(row, rig)
     if VARIABLE in os.environ:
-        append(seen.row, Path(os.environ[VARIABLE]))
+        append(row, Path(os.environ[VARIABLE]))
+
+
+@pytest.fixture
+def injected(injected_in, rig):
+    """The same, beside the module's rig."""
+    return injected_in(rig)

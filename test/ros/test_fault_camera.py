@@ -111,6 +111,22 @@ def test_no_camera(injected: Injected, rig: Rig) -> None:
     injected.recovers()
 
 
+@fault(CAMERA, "no camera_info from the start")
+def test_no_camera_info(injected: Injected, rig: Rig) -> None:
+    restart(rig, input_reliability="auto")
+    images = {"only": ("color", "depth")}
+    injected.says("input color_info", WARN, "/color/camera_info", "1 publisher", "no message so far", **images)
+    injected.publishes("masks, BAD_INTRINSICS", **images)
+    injected.recovers()
+
+
+@fault(CAMERA, "its images name no frame")
+def test_no_frame(injected: Injected) -> None:
+    injected.says("input color", WARN, "/color/image_raw", "header.frame_id is empty", frame_id="")
+    injected.publishes(WITH_3D, frame_id="")
+    injected.recovers()
+
+
 @fault(CAMERA, "wrong QoS: it offers best effort, the node is told to ask for reliable")
 def test_wrong_qos(injected: Injected, rig: Rig) -> None:
     rig.unplug()

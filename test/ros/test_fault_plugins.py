@@ -12,7 +12,7 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from fault_rows import NOTHING, Injected
-from rig import NodeProcess, Rig
+from rig import RED, NodeProcess, Rig
 from swapping import photographed
 
 WARN, ERROR = DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -84,3 +84,28 @@ def test_it_fails(
     word.unlink()
     injected.recovers(lambda: rig.shoot(color=photo))
     assert node.process.poll() is None
+
+
+@pytest.fixture
+def slow(namespace: str) -> Iterator[Rig]:
+    """Another node, whose segmenter hangs when it is told to."""
+    rig = Rig(f"{namespace}/slow")
+    process = NodeProcess(RED, namespace=rig.node.get_namespace())
+    try:
+        rig.film(lambda: rig.objects, timeout=40.0, what="the first result")
+        yield rig
+    finally:
+        assert process.stop() == 0, process.log
+        rig.close()
+
+
+@pytest.mark.fault("plugins", "the model hangs for 7 s")
+def test_it_hangs(slow: Rig, injected_in: Callable[[Rig], Injected]) -> None:
+    injected = injected_in(slow)
+    assert slow.set_parameters(segmenter__delay=7.0).successful
+    words = ("segmentation of a frame has not returned for", "a plugin hangs")
+    injected.says("pipeline", WARN, *words)
+    assert slow.set_parameters(segmenter__delay=0.0).successful
+    injected.publishes(NOTHING)
+    slow.film(lambda: slow.objects, what="the end of it")
+    injected.recovers()

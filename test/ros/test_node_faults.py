@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import array
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from fault_rows import NOTHING, WITH_3D, Injected
+from fault_rows import NOTHING, WITH_3D, Injected, Row, rows_of
 from rig import HEIGHT, RED, WIDTH, NodeProcess, Rig
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -33,6 +34,11 @@ def node(namespace: str, rig: Rig) -> Iterator[NodeProcess]:
     finally:
         assert process.stop() == 0, process.log
         assert "Traceback" not in process.log
+        assert len(process.log.splitlines()) < 3 * len(injected_here()), process.log  # a thousand frames were spoilt
+
+
+def injected_here() -> list[Row]:
+    return list(rows_of(sys.modules[__name__]))
 
 
 @pytest.fixture(autouse=True)
