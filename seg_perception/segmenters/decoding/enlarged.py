@@ -42,7 +42,7 @@ def grown(rows, used, room):  # type: ignore[no-untyped-def]
     return longer
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True)
 def runs_of_row(row, k0, last, first, weight, step, y, x0, x1, changes, spans, total):  # type: ignore[no-untyped-def]
     """Appends the spans of row y: the pixels of x0:x1 where the line through the knots `row` (k0 first) is above 0;
     `last` is the knot of pixel x1 - 1.

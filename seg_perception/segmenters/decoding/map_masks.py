@@ -110,7 +110,8 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
     n = len(maps)
     y_knot, y_weight, _ = axis(rows, height)
     x_knot, x_weight, first = axis(columns, width)
-    row = np.empty(columns + 1, np.float32)
+    row, changes = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.int64)
+    step = columns / width
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
     means = np.zeros(n, np.float32)
@@ -131,7 +132,7 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
                 spans = grown(spans, total, columns)
             before = total
             total = runs_of_row(
-                row[k0:], k0, first, x_weight, columns / width, y, first[k0], first[k1 + 1], spans, total
+                row[k0:], k0, k1, first, x_weight, step, y, first[k0], first[k1 + 1], changes, spans, total
             )
             if shares:
                 for s in range(before, total):
@@ -152,7 +153,8 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
     y_knot, y_weight, _ = axis(map_height, grid_height)
     x_knot, x_weight, first = axis(map_width, grid_width)
     begins = _begins(grid_width, width)
-    row = np.empty(map_width + 1, np.float32)
+    row, changes = np.empty(map_width + 1, np.float32), np.empty(map_width + 1, np.int64)
+    step, last = map_width / grid_width, x_knot[grid_width - 1]
     cells = np.empty((grid_height * (grid_width // 2 + 1), 3), np.int32)  # spans of one mask on the grid
     of_row = np.zeros(grid_height + 1, np.int64)
     spans = np.empty((4096, 3), np.int32)
@@ -167,7 +169,7 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
         for g in range(grid_height):
             _blend(maps[i], y_knot[g], y_weight[g], level, row, 0, map_width - 1)
             before = count
-            count = runs_of_row(row, 0, first, x_weight, map_width / grid_width, g, 0, grid_width, cells, count)
+            count = runs_of_row(row, 0, last, first, x_weight, step, g, 0, grid_width, changes, cells, count)
             of_row[g + 1] = count
             for s in range(before, count):
                 inside += cells[s, 2] - cells[s, 1]

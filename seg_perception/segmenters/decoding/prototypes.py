@@ -84,6 +84,7 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
     row, changes = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.int64)
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
+    step = columns / width
     total = 0
     for i in range(n):
         x0, y0 = max(0, math.ceil(boxes[i, 0])), max(0, math.ceil(boxes[i, 1]))
@@ -92,6 +93,10 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
             j0, j1 = y_knot[y0], min(y_knot[y1 - 1] + 1, rows - 1)
             k0, k1 = x_knot[x0], min(x_knot[x1 - 1] + 1, columns - 1)
             logits = _logits(prototypes, coefficients[i], enlarge, top + j0, top + j1 + 1, left + k0, left + k1 + 1)
+            room = (y1 - y0) * ((k1 - k0) // 2 + 2)  # a run and a gap take a knot each
+            if total + room > len(spans):
+                spans = grown(spans, total, room)
+            last = x_knot[x1 - 1]
             for y in range(y0, y1):
                 upper = logits[y_knot[y] - j0]
                 lower = logits[min(y_knot[y] + 1, rows - 1) - j0]
@@ -99,9 +104,7 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
                 for k in range(k1 - k0 + 1):
                     row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
                 row[k1 - k0 + 1] = row[k1 - k0]
-                if total + columns + 1 > len(spans):
-                    spans = grown(spans, total, columns)
-                total = runs_of_row(row, k0, x_knot[x1 - 1], first, x_weight, columns / width, y, x0, x1, changes, spans, total)
+                total = runs_of_row(row, k0, last, first, x_weight, step, y, x0, x1, changes, spans, total)
         offsets[i + 1] = total
     return spans[:total].copy(), offsets
 
