@@ -44,7 +44,7 @@ def _flatten(runs, n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _runs(z, keep, steps, runs, first):  # type: ignore[no-untyped-def]
-    """Sets the runs of all rows, those parted by a small hole only joined, and the `first` of each; returns how many."""
+    """Sets the runs of all rows, joined over small holes, and the `first` run of each row; returns how many."""
     columns = z.shape[1]
     depth, mine = z.reshape(z.size), keep.reshape(keep.size)
     flags, words, places = empty_flags(len(mine))
@@ -155,7 +155,7 @@ def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def add_parts(body, z, kind, runs, depth, rays, roi, plane, limit, steps, gap, least):  # type: ignore[no-untyped-def]
+def add_parts(body, z, kind, runs, depth, rays, straight, roi, plane, limit, steps, gap, least):  # type: ignore[no-untyped-def]
     """Adds to `body` those of the clusters `runs` beside it that plausibly are parts of the same object; how many
     pixels these have.
 
@@ -187,7 +187,7 @@ def add_parts(body, z, kind, runs, depth, rays, roi, plane, limit, steps, gap, l
                 if 0 <= v < depth.shape[0] and 0 <= u < depth.shape[1]:
                     rim[i] += 1
                     goes_on = abs(depth[v, u] - here) <= step(here, steps)
-                    open_rim[i] += goes_on and not height_of(depth[v, u], rays, v, u, plane) < limit
+                    open_rim[i] += goes_on and not height_of(depth[v, u], rays, straight, v, u, plane) < limit
     count = 0
     for k in range(n):
         i = runs[k, ROOT]

@@ -22,7 +22,6 @@ FLAT = 0.15  # share of pixels well above the support that makes an object of th
 NOISY = 0.0003  # m; depth this smooth has no outliers
 SAMPLE, BOX_SAMPLE = 512, 2000  # points that decide on the support and that the box is fitted to, about
 ROOM = 8192  # for them
-X = np.array([1.0, 0.0, 0.0])
 
 
 class Rules(NamedTuple):
@@ -103,10 +102,11 @@ def lift(  # type: ignore[no-untyped-def]
 ):
     """Fills rows `first:last` of `out`, a `Lifted`.
 
-    `straight` as in `points.rays_under_mask`; `ignore` (H, W) bool, or (0, 0) for none. The first `candidates` of `planes` (P, 4) may carry any object, `known`
-    (N,) says which carries it for sure, -1 = not known. `up` (3,), NaN = not known.
+    `straight` as in `points.rays_under_mask`; `ignore` (H, W) bool, or (0, 0) for none. The first `candidates` of
+    `planes` (P, 4) may carry any object, `known` (N,) says which carries it for sure, -1 = not known. `up` (3,), NaN =
+    not known.
     """
-    steps = rules.steps
+    steps, hint = rules.steps, np.array([1.0, 0.0, 0.0])
     for i in range(first, last):  # no function of its own: that would compile everything once more
         roi, mine = rois[i], spans[offsets[i] : offsets[i + 1]]
         z, kind, seen = points.depth_under_mask(depth, mine, roi, ignore, rules.near, rules.far, out.counts[i])
@@ -122,15 +122,15 @@ def lift(  # type: ignore[no-untyped-def]
         plane, limit, noise = np.full(4, np.nan), 0.0, NOISY
         if support >= 0:
             plane = planes[support]
-            foot, noise = outlines.support_beside(places, kind, depth, rays, roi, plane, SUPPORT_REACH)
+            foot, noise = outlines.support_beside(places, kind, depth, rays, straight, roi, plane, SUPPORT_REACH)
             if not np.isfinite(foot):
-                foot, noise = 0.0, rules.noise * np.median(sample[2, :n]) ** 2 if n > 0 else 0.0
+                foot, noise = 0.0, rules.noise * outlines.middle_of(sample[2, :n]) ** 2 if n > 0 else 0.0
             limit = foot + 3 * noise + rules.support_margin
             above, left, high = points.above_support(z, keep, directions, plane, limit)
             out.foot[i], out.limit[i] = foot, limit + (FOOT if count - left >= TOUCHING else 0.0)
             if high > FLAT * count:  # else it is so flat that it is left whole
                 keep, count = above, left
-        keep, count = _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rules)
+        keep, count = _object(z, kind, agreeing, keep, count, depth, rays, straight, roi, plane, limit, rules)
         out.kept[i] = count
         if count < rules.min_points:
             continue
@@ -140,12 +140,12 @@ def lift(  # type: ignore[no-untyped-def]
             n = points.add_ends(keep, z, directions, sample, n)
         axis = plane[:3] if support >= 0 else up
         if np.isfinite(axis[0]):
-            out.frame[i] = axes_with_z(axis, X)
+            out.frame[i] = axes_with_z(axis, hint)
             out.angle[i] = turned_bounds(
                 sample[0, :n], sample[1, :n], sample[2, :n], out.frame[i], outliers, out.low[i], out.high[i]
             )
         else:
-            out.sample[i, :, :n], out.samples[i], out.outliers[i] = sample[:, :n], n, outliers
+            out.sample[i], out.samples[i], out.outliers[i] = sample, n, outliers
         points.moments(keep, kind, z, directions, out.centroid[i], out.spread[i])
         if rules.erode:
             solid, left = outlines.away_from_steps(keep, seen, steps)
@@ -158,7 +158,7 @@ def lift(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rules):  # type: ignore[no-untyped-def]
+def _object(z, kind, agreeing, keep, count, depth, rays, straight, roi, plane, limit, rules):  # type: ignore[no-untyped-def]
     """The pixels of `keep` that are the object, its largest solid piece, that piece's rim, and other parts; and their
     number."""
     rows, columns = z.shape
@@ -171,9 +171,13 @@ def _object(z, kind, agreeing, keep, count, depth, rays, roi, plane, limit, rule
     body, size = clusters.grown(z, clusters.largest(runs, columns, rows), keep, rules.steps)
     least = max(rules.part_share * size, 1.0)
     if count - size >= least:
-        runs = clusters.clusters(z, keep ^ body, rules.steps)
+        rest = keep.copy()
+        for y in range(rows):
+            for x in range(columns):
+                rest[y, x] ^= body[y, x]
+        runs = clusters.clusters(z, rest, rules.steps)
         size += clusters.add_parts(
-            body, z, kind, runs, depth, rays, roi, plane, limit, rules.steps, rules.part_gap, least
+            body, z, kind, runs, depth, rays, straight, roi, plane, limit, rules.steps, rules.part_gap, least
         )
     return body, size
 

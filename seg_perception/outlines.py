@@ -32,11 +32,11 @@ def outline(kind):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def support_beside(places, kind, depth, rays, roi, plane, reach):  # type: ignore[no-untyped-def]
+def support_beside(places, kind, depth, rays, straight, roi, plane, reach):  # type: ignore[no-untyped-def]
     """Median and robust standard deviation m of the heights over `plane` of what lies around the mask and less than
     `reach` m from it; NaN with fewer than 20 such pixels. Depth cameras bend planes: this is the plane as seen here."""
     rows, columns = kind.shape
-    heights = np.empty(4 * len(places))
+    heights = np.empty(4 * len(places), np.float32)
     n = 0
     for k in range(len(places)):
         y, x = places[k, 0], places[k, 1]
@@ -49,14 +49,47 @@ def support_beside(places, kind, depth, rays, roi, plane, reach):  # type: ignor
                 continue
             if 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN:
                 continue
-            height = height_of(depth[v, u], rays, v, u, plane)
+            height = height_of(depth[v, u], rays, straight, v, u, plane)
             if abs(height) < reach:
                 heights[n] = height
                 n += 1
     if n < 20:
         return np.nan, np.nan
-    middle = np.median(heights[:n])
-    return middle, 1.4826 * np.median(np.abs(heights[:n] - middle))
+    middle = middle_of(heights[:n])
+    for k in range(n):
+        heights[k] = abs(heights[k] - middle)
+    return middle, 1.4826 * middle_of(heights[:n])
+
+
+@njit(cache=True, nogil=True)
+def middle_of(values):  # type: ignore[no-untyped-def]
+    """Their median, (M,) with M > 0, by halving: a sort would take longer, above all to compile."""
+    some = np.empty(len(values), np.float32)
+    for k in range(len(values)):
+        some[k] = values[k]
+    low, high, k = 0, len(some) - 1, len(some) // 2
+    while low < high:  # Hoare's selection
+        pivot, i, j = some[(low + high) // 2], low, high
+        while i <= j:
+            while some[i] < pivot:
+                i += 1
+            while some[j] > pivot:
+                j -= 1
+            if i <= j:
+                some[i], some[j] = some[j], some[i]
+                i, j = i + 1, j - 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            break
+    if len(some) % 2 == 1:
+        return np.float64(some[k])
+    below = some[0]
+    for i in range(k):
+        below = max(below, some[i])
+    return 0.5 * (np.float64(below) + np.float64(some[k]))
 
 
 @njit(cache=True, nogil=True)

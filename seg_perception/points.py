@@ -3,10 +3,10 @@
 """Kernels of fusion: from the depth under one mask to points, and what is on the support.
 
 All kernels of fusion work on a grid: the mask's tight box `roi` (x, y, width, height) with a margin of one pixel, so
-that neighbours need no bounds checks. Depth `z` on the grid is metres; NaN = no usable depth, or not in the mask; `seen`
-is what the camera measured, whatever the mask. Sets of pixels are uint8 grids, 1 = in the set. Grids of `rays` (2, ., .)
-are x/z and y/z of the pixels. Loops go along a whole grid without a branch, rows beside each other as `rows_of` has
-them, so that they become vector instructions; what is rare is collected first (`set_places`).
+that neighbours need no bounds checks. Depth `z` on it is metres; NaN = no usable depth, or not in the mask. `seen`
+is what the camera measured, whatever the mask. Sets of pixels are uint8 grids, 1 = in the set. `rays` (2, M) are x/z
+and y/z of all pixels of the grid. Loops go along a whole grid without a branch, rows beside each other as `rows_of`
+has them, so that they become vector instructions; what is rare is collected first (`set_places`).
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def rays_under_mask(rays, straight, roi):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def rows_of(grid):  # type: ignore[no-untyped-def]
-    """A grid as one row, from its first, its second, and its third row on: entry k + 1 of the second is a pixel, entries
-    k, k + 1, k + 2 of the three are its neighbours, the first pixel that has all of them is k = 0."""
+    """A grid as one row, from its first, its second, and its third row on: entry k + 1 of the second is a pixel, and
+    entries k, k + 1, k + 2 of the three are its neighbours and itself."""
     flat, columns = grid.reshape(grid.size), grid.shape[1]
     return flat, flat[columns:], flat[2 * columns :]
 
@@ -169,9 +169,10 @@ def above_support(z, keep, rays, plane, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def height_of(z, rays, v, u, plane):  # type: ignore[no-untyped-def]
+def height_of(z, rays, straight, v, u, plane):  # type: ignore[no-untyped-def]
     """Height m over `plane` (4,) of depth z at pixel u, v."""
-    return (plane[0] * rays[0, v, u] + plane[1] * rays[1, v, u] + plane[2]) * z + plane[3]
+    x, y = rays[0, 0 if straight else v, u], rays[1, v, 0 if straight else u]
+    return (plane[0] * x + plane[1] * y + plane[2]) * z + plane[3]
 
 
 @njit(cache=True, nogil=True)
@@ -235,47 +236,43 @@ def _put(depth, rays, k, out, n):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def points_of(keep, z, rays, color, roi, points, colors):  # type: ignore[no-untyped-def]
     """Writes points (M, 3) float32 m and colors (M, 3) of the pixels in `keep`, row by row; returns M."""
-    rows, columns = z.shape
+    columns = z.shape[1]
     wanted, depth, ray_x, ray_y = keep.reshape(keep.size), z.reshape(z.size), rays[0], rays[1]
     flags, words, places = empty_flags(len(wanted))
     after = wanted[1:]
     for k in range(len(after)):
         flags[k] = wanted[k] ^ after[k]  # the pixel before a run, and the last one of it
     last = set_places(flags, words, places)
-    flat = color.reshape((color.shape[0], 3 * color.shape[1]))
+    xyz = np.empty(3 * len(wanted), np.float32)
+    for k in range(len(wanted)):
+        d = depth[k]
+        xyz[3 * k], xyz[3 * k + 1], xyz[3 * k + 2] = ray_x[k] * d, ray_y[k] * d, d
+    pixels = color.reshape(color.size)
     flat_points, flat_colors = points.reshape(points.size), colors.reshape(colors.size)
-    xyz = np.empty(3 * columns + BLOCK, np.float32)
-    n = i = 0
-    for y in range(1, rows - 1):
-        begin, end = y * columns, (y + 1) * columns
-        if i >= last or places[i] >= end:
-            continue
-        row = flat[roi[1] + y - 1, 3 * roi[0] :]
-        zs, xs, ys = depth[begin:end], ray_x[begin:end], ray_y[begin:end]
-        for x in range(len(zs)):
-            d = zs[x]
-            xyz[3 * x], xyz[3 * x + 1], xyz[3 * x + 2] = xs[x] * d, ys[x] * d, d
-        while i < last and places[i] < end:
-            start, stop = 3 * (places[i] + 1 - begin), 3 * (places[i + 1] + 1 - begin)
-            _copy(xyz, start, stop, flat_points, n)
-            _copy(row, start - 3, stop - 3, flat_colors, n)
-            n += stop - start
-            i += 2
+    n = 0
+    for i in range(0, last, 2):
+        start, count = places[i] + 1, 3 * (places[i + 1] - places[i])
+        y = start // columns
+        pixel = (roi[1] + y - 1) * color.shape[1] + roi[0] + start - y * columns - 1
+        _copy(xyz, 3 * start, count, flat_points, n)
+        _copy(pixels, 3 * pixel, count, flat_colors, n)
+        n += count
     return n // 3
 
 
 @njit(cache=True, nogil=True)
-def _copy(source, start, stop, target, at):  # type: ignore[no-untyped-def]
-    """Copies `source[start:stop]` to `target` from `at` on: in whole blocks where there is room, what they write beyond
-    is overwritten by the next run. Their number is easier to guess for the processor than that of single values."""
-    blocks = (stop - start + BLOCK - 1) // BLOCK
+def _copy(source, start, count, target, at):  # type: ignore[no-untyped-def]
+    """Copies `count` values of `source` from `start` on to `target` from `at` on: in whole blocks where there is room;
+    what they write beyond is overwritten by the next run. Their number is easier to guess for the processor than that
+    of single values."""
+    blocks = (count + BLOCK - 1) // BLOCK
     if at + blocks * BLOCK <= len(target) and start + blocks * BLOCK <= len(source):
         for k in range(blocks):
             run, to = source[start + k * BLOCK :], target[at + k * BLOCK :]
             for x in range(BLOCK):
                 to[x] = run[x]
     else:
-        for x in range(stop - start):
+        for x in range(count):
             target[at + x] = source[start + x]
 
 
@@ -325,8 +322,8 @@ def _some(depth, near):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _sums(ray_x, ray_y, depth, x0, y0, z0, out):  # type: ignore[no-untyped-def]
-    """Sets `out` (10,) to the number of pixels with a depth, and to the sums and sums of products of a, b, c: their x and
-    y beside the ray x0, y0, and their depth beyond z0."""
+    """Sets `out` (10,) to the number of pixels with a depth, and to the sums and sums of products of a, b, c: their x
+    and y beside the ray x0, y0, and their depth beyond z0."""
     zero = np.float32(0)
     n = a = b = c = aa = ab = ac = bb = bc = cc = zero
     for k in range(len(depth)):

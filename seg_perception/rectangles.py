@@ -15,37 +15,42 @@ FEW = 64  # so many extremes are kept in order as they come; of more, all values
 @njit(cache=True, nogil=True)
 def axes_with_z(z, hint):  # type: ignore[no-untyped-def]
     """(3, 3) rotation whose third column lies along `z` (3,); its first lies towards `hint` (3,) as far as it can."""
+    a, b, c = _unit(z[0], z[1], z[2])
+    along = a * hint[0] + b * hint[1] + c * hint[2]
+    x, y, w = hint[0] - along * a, hint[1] - along * b, hint[2] - along * c
+    if x * x + y * y + w * w < 1e-12:  # along the axis: any other direction
+        if abs(a) <= min(abs(b), abs(c)):
+            x, y, w = 1.0 - a * a, -a * b, -a * c
+        elif abs(b) <= abs(c):
+            x, y, w = -b * a, 1.0 - b * b, -b * c
+        else:
+            x, y, w = -c * a, -c * b, 1.0 - c * c
+    x, y, w = _unit(x, y, w)
     out = np.empty((3, 3))
-    axis = z / np.sqrt((z * z).sum())
-    x = hint - axis * (axis * hint).sum()
-    length = np.sqrt((x * x).sum())
-    if length < 1e-6:  # along the axis: any other direction
-        x = np.zeros(3)
-        x[np.argmin(np.abs(axis))] = 1.0
-        x = x - axis * (axis * x).sum()
-        length = np.sqrt((x * x).sum())
-    x = x / length
-    out[:, 0], out[:, 2] = x, axis
-    out[0, 1] = axis[1] * x[2] - axis[2] * x[1]
-    out[1, 1] = axis[2] * x[0] - axis[0] * x[2]
-    out[2, 1] = axis[0] * x[1] - axis[1] * x[0]
+    out[0, 0], out[1, 0], out[2, 0] = x, y, w
+    out[0, 1], out[1, 1], out[2, 1] = b * w - c * y, c * x - a * w, a * y - b * x
+    out[0, 2], out[1, 2], out[2, 2] = a, b, c
     return out
 
 
 @njit(cache=True, nogil=True)
+def _unit(x, y, z):  # type: ignore[no-untyped-def]
+    length = np.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+@njit(cache=True, nogil=True)
 def turned_bounds(x, y, z, frame, outliers, low, high):  # type: ignore[no-untyped-def]
-    """The smallest box around points x, y, z (M,) each whose z axis is the third of the axes `frame` (3, 3): returns the
-    angle of the longer side of its footprint in that frame, sets the bounds `low`, `high` (3,) along the turned axes,
-    less the share `outliers` at each end."""
+    """The smallest box around points x, y, z, (M,) each, whose z axis is the third of the axes `frame` (3, 3): returns
+    the angle of the longer side of its footprint in that frame, sets the bounds `low`, `high` (3,) along the turned
+    axes, less the share `outliers` at each end."""
     n = len(x)
-    u, v, w = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
-    axes = frame.astype(x.dtype)
-    for i in range(n):
-        u[i] = axes[0, 0] * x[i] + axes[1, 0] * y[i] + axes[2, 0] * z[i]
-        v[i] = axes[0, 1] * x[i] + axes[1, 1] * y[i] + axes[2, 1] * z[i]
-        w[i] = axes[0, 2] * x[i] + axes[1, 2] * y[i] + axes[2, 2] * z[i]
+    u, v, w = np.empty(n), np.empty(n), np.empty(n)
+    _along(x, y, z, frame[0, 0], frame[1, 0], frame[2, 0], u)
+    _along(x, y, z, frame[0, 1], frame[1, 1], frame[2, 1], v)
+    _along(x, y, z, frame[0, 2], frame[1, 2], frame[2, 2], w)
     angle, _ = smallest_rectangle(hull(u, v))
-    c, s = x.dtype.type(np.cos(angle)), x.dtype.type(np.sin(angle))
+    c, s = np.cos(angle), np.sin(angle)
     for i in range(n):
         along = c * u[i] + s * v[i]
         v[i] = c * v[i] - s * u[i]
@@ -61,10 +66,17 @@ def turned_bounds(x, y, z, frame, outliers, low, high):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
+def _along(x, y, z, a, b, c, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] = a * x[i] + b * y[i] + c * z[i]
+
+
+@njit(cache=True, nogil=True)
 def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
     """The range of `values` less `left_out` of them at each end."""
     if left_out >= FEW:
-        ordered = np.sort(values)
+        ordered = values.copy()
+        _sort_pairs(ordered, ordered)
         return ordered[left_out], ordered[len(ordered) - 1 - left_out]
     lowest = np.full(left_out + 1, np.inf, values.dtype)  # ascending
     highest = np.full(left_out + 1, -np.inf, values.dtype)  # descending
@@ -110,9 +122,8 @@ def hull(x, y):  # type: ignore[no-untyped-def]
     if len(x) > 1024:
         x, y = _column_ends(x, y)
     else:
-        order = np.argsort(y, kind="mergesort")
-        order = order[np.argsort(x[order], kind="mergesort")]
-        x, y = x[order], y[order]
+        x, y = x.copy(), y.copy()
+        _sort_pairs(x, y)
     corners = np.empty((2 * len(x) + 1, 2))
     n = 0
     for side in range(2):
@@ -131,6 +142,20 @@ def hull(x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _sort_pairs(x, y):  # type: ignore[no-untyped-def]
+    """Sorts by x, then y, in place (Shell's sort: few lines, so quickly compiled)."""
+    gap = len(x)
+    while gap > 1:
+        gap = max(1, gap * 5 // 11)
+        for i in range(gap, len(x)):
+            a, b, k = x[i], y[i], i
+            while k >= gap and (x[k - gap] > a or (x[k - gap] == a and y[k - gap] > b)):
+                x[k], y[k] = x[k - gap], y[k - gap]
+                k -= gap
+            x[k], y[k] = a, b
+
+
+@njit(cache=True, nogil=True)
 def _column_ends(x, y):  # type: ignore[no-untyped-def]
     """The lowest and the highest point of each column, ordered by x."""
     low = x.min()
@@ -141,11 +166,10 @@ def _column_ends(x, y):  # type: ignore[no-untyped-def]
     lowest, highest = np.full(COLUMNS, np.inf, x.dtype), np.full(COLUMNS, -np.inf, x.dtype)
     at_lowest, at_highest = np.empty(COLUMNS, x.dtype), np.empty(COLUMNS, x.dtype)
     for i in range(len(x)):
-        k = column[i]
-        if y[i] < lowest[k]:
-            lowest[k], at_lowest[k] = y[i], x[i]
-        if y[i] > highest[k]:
-            highest[k], at_highest[k] = y[i], x[i]
+        k = column[i]  # without a branch, which would be guessed wrong
+        lower, higher = y[i] < lowest[k], y[i] > highest[k]
+        lowest[k], at_lowest[k] = y[i] if lower else lowest[k], x[i] if lower else at_lowest[k]
+        highest[k], at_highest[k] = y[i] if higher else highest[k], x[i] if higher else at_highest[k]
     chosen_x, chosen_y = np.empty(2 * COLUMNS, x.dtype), np.empty(2 * COLUMNS, x.dtype)
     n = 0
     for k in range(COLUMNS):

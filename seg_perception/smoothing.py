@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +90,7 @@ class Smoother:
             for j, k in enumerate(again):
                 if rests[j]:
                     box = OrientedBox(boxes[j], blended.sizes[j])
-                    out[rows[k]] = replace(objects[rows[k]], centroid=centroids[j], box=box)
+                    out[rows[k]] = objects[rows[k]].changed(centroid=centroids[j], box=box)
                 else:
                     self._grasps.pop(objects[rows[k]].id, None)
         self._known.update(zip((objects[i].id for i in rows), zip(*new, strict=True), strict=True))
@@ -114,7 +114,7 @@ class Smoother:
         grasps.insert(0, grasps.pop(first))
         if obj.id in self._known:
             self._grasps[obj.id] = self._T_fixed_camera @ grasps[0].T_camera_grasp
-        return replace(obj, grasps=tuple(grasps)) if first else obj
+        return obj.changed(grasps=tuple(grasps)) if first else obj
 
 
 def _measured(objects: Sequence[Object3D], T: NDArray) -> Averages:

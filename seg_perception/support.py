@@ -68,9 +68,9 @@ def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = Non
     if frame.ignore is not None:
         hidden = hidden | frame.ignore
     rays = ray_planes(frame.intrinsics)
-    found = _search(
-        fit_depth_cells(frame.depth, hidden, rays, config.min_depth, config.max_depth), config, frame.gravity
-    )
+    straight = not frame.intrinsics.is_distorted
+    cells = fit_depth_cells(frame.depth, hidden, rays, straight, config.min_depth, config.max_depth)
+    found = _search(cells, config, frame.gravity)
     return tuple(surface.plane for surface in found.carrying)
 
 

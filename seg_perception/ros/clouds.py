@@ -124,10 +124,14 @@ def _cloud(header: Header, packed: NDArray[np.uint32]) -> PointCloud2:
 @njit(cache=True, nogil=True)
 def _pack_points(points, colors, label, rotation, translation, out):  # type: ignore[no-untyped-def]
     metres = out.view(np.float32)
+    xx, xy, xz, x0 = rotation[0, 0], rotation[0, 1], rotation[0, 2], translation[0]  # once: `out` might change them
+    yx, yy, yz, y0 = rotation[1, 0], rotation[1, 1], rotation[1, 2], translation[1]
+    zx, zy, zz, z0 = rotation[2, 0], rotation[2, 1], rotation[2, 2], translation[2]
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        for k in range(3):
-            metres[i, k] = rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z + translation[k]
+        metres[i, 0] = xx * x + xy * y + xz * z + x0
+        metres[i, 1] = yx * x + yy * y + yz * z + y0
+        metres[i, 2] = zx * x + zy * y + zz * z + z0
         out[i, 3] = np.uint32(colors[i, 0]) << 16 | np.uint32(colors[i, 1]) << 8 | np.uint32(colors[i, 2])
         out[i, 4] = label
 

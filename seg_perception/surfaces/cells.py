@@ -51,18 +51,21 @@ def fit_cells(w: NDArray[np.float32], rays: NDArray[np.float32]) -> Cells:
 
 
 def fit_depth_cells(
-    depth: NDArray[np.float32], hidden: NDArray, rays: NDArray[np.float32], near: float, far: float
+    depth: NDArray[np.float32], hidden: NDArray, rays: NDArray[np.float32], straight: bool, near: float, far: float
 ) -> Cells:
-    """Cells of `depth` (H, W) m between `near` and `far` where `hidden` (H, W) is 0, seen along `rays` (2, H, W)."""
+    """Cells of `depth` (H, W) m between `near` and `far` where `hidden` (H, W) is 0, seen along `rays` (2, H, W).
+
+    These are `straight` where x/z depends on the column only and y/z on the row: then few of them are read.
+    """
     size = max(4, round(depth.shape[1] / GRID_WIDTH))
-    planes, rms = _fit_depth(depth, hidden, rays, np.float32(near), np.float32(far), size, max(1, size // 5))
+    planes, rms = _fit_depth(depth, hidden, rays, straight, np.float32(near), np.float32(far), size, max(1, size // 5))
     middle = depth.shape[0] // 2, depth.shape[1] // 2
     pitch = float(rays[0, middle[0], middle[1]] - rays[0, middle[0], middle[1] - 1])
     return Cells(planes, rms, size, size * pitch)
 
 
 @njit(cache=True, nogil=True)
-def _fit_depth(depth, hidden, rays, near, far, size, stride):  # type: ignore[no-untyped-def]
+def _fit_depth(depth, hidden, rays, straight, near, far, size, stride):  # type: ignore[no-untyped-def]
     """As `_fit`, without a branch per pixel: holes and objects come too unexpectedly for the processor to guess."""
     rows, columns = depth.shape[0] // size, depth.shape[1] // size
     planes = np.zeros((rows, columns, 5))
@@ -80,7 +83,8 @@ def _fit_depth(depth, hidden, rays, near, far, size, stride):  # type: ignore[no
                     good = (z >= near) & (z <= far) & (hidden[v, u] == 0)
                     one = 1.0 if good else 0.0
                     w = 1.0 / (np.float64(z) if good else np.inf)
-                    x, y = one * (rays[0, v, u] - x0), one * (rays[1, v, u] - y0)
+                    x = one * (rays[0, 0 if straight else v, u] - x0)
+                    y = one * (rays[1, v, 0 if straight else u] - y0)
                     n, sx, sy, sw = n + one, sx + x, sy + y, sw + w
                     sxx, sxy, syy = sxx + x * x, sxy + x * y, syy + y * y
                     sxw, syw, sww = sxw + x * w, syw + y * w, sww + w * w

@@ -70,10 +70,10 @@ def _masks_near(pixels, owners, first, rois, near):  # type: ignore[no-untyped-d
         top, bottom = y if y < top else top, y if y > bottom else bottom
     some = 0
     for k in range(len(rois)):
-        if rois[k, 0] <= right + 1 and left - 1 <= rois[k, 0] + rois[k, 2]:
-            if rois[k, 1] <= bottom + 1 and top - 1 <= rois[k, 1] + rois[k, 3]:
-                near[some] = k
-                some += 1
+        beside = rois[k, 0] > right + 1 or rois[k, 0] + rois[k, 2] < left - 1
+        if not (beside or rois[k, 1] > bottom + 1 or rois[k, 1] + rois[k, 3] < top - 1):
+            near[some] = k
+            some += 1
     return some
 
 
