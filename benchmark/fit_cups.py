@@ -21,7 +21,7 @@ from seg_perception.grasping.weight import columns
 from seg_perception.pipeline import Pipeline, gravity_of
 from seg_perception.sim.picking.bench import _Seen
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
-from seg_perception.sim.picking.seal import Cup, check_seal
+from seg_perception.sim.picking.seal import check_seal
 from seg_perception.sim.picking.trial import Outcome
 
 CUPS = ("suction_6", "suction_10", "suction_16", "suction_20")
@@ -63,7 +63,7 @@ def main() -> None:
                             continue
                         T = transform(rotation_with_z(approach), row[cups.X : cups.NX])
                         T_world_grasp = scene.view.T_world_camera @ T
-                        outcome = check_seal(scene.world, target, T_world_grasp, Cup.of(cup)).outcome
+                        outcome = check_seal(scene.world, target, T_world_grasp, cup).outcome
                         if outcome not in COLLISIONS:
                             outcomes.append(outcome)
                             for sign, value in signs(row[None], cup, weight, up).items():

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 
 from seg_perception.cli import main
 from seg_perception.geometry import rotation_with_z, transform, unproject
-from seg_perception.grasping.gripper import load_gripper
+from seg_perception.grasping.gripper import SuctionCup, load_gripper
 from seg_perception.scene import Grasp, GraspKind, Object3D, Plane, Status
 from seg_perception.sim.picking import bench
 from seg_perception.sim.picking.bench import Settings, run
@@ -24,7 +24,7 @@ from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.pca import Pca
 from seg_perception.sim.picking.results import markdown, summarise, wilson
 from seg_perception.sim.picking.scenes import SPLITS, make_scene
-from seg_perception.sim.picking.seal import Cup, check_seal
+from seg_perception.sim.picking.seal import check_seal
 from seg_perception.sim.picking.things import KINDS, Piece, Thing, box, chosen_kinds, hull, random_thing
 from seg_perception.sim.picking.trial import LIFTED, Outcome, execute
 from seg_perception.sim.picking.view import cast, look_at, take_view
@@ -150,7 +150,7 @@ def test_every_trial_begins_anew():
 
 # -- suction -----------------------------------------------------------------------------------------------------------
 
-CUP = Cup(cup_radius=0.01, cup_length=0.03, body_radius=0.02)
+CUP = SuctionCup("cup", cup_radius=0.01, cup_length=0.03, body_radius=0.02)
 
 
 def sucked(world, tcp, rotation=DOWN, target=0):

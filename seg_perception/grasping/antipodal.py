@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seg_perception.geometry import invert, rotation_with_z, smallest_rectangle, transform, transform_points
 from seg_perception.grasping import evidence, shadow, sweep
 from seg_perception.grasping.gripper import Gripper, load_jaws
-from seg_perception.grasping.planning import Asked
+from seg_perception.grasping.planning import Asked, thinned
 from seg_perception.grasping.success import probability
 from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, Plane, unit_vector
@@ -37,17 +37,21 @@ class AntipodalConfig:
     """How jaws come."""
 
     gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")
-    support_clearance: float = option(0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1)
-    max_approach_angle: float = option(50.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=80)
-    approach_axis: tuple[float, float, float] = option(
-        (0.0, 0.0, 0.0), "lean from this direction of the camera's frame instead; zero = gravity"
+    support_clearance: float = option(
+        0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1, live=True
     )
-    rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
-    slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
-    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1)
-    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
-    retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1)
-    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)
+    max_approach_angle: float = option(
+        50.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=80, live=True
+    )
+    approach_axis: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), "lean from this direction of the camera's frame instead; zero = gravity", live=True
+    )
+    rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180, live=True)
+    slices: int = option(3, "places tried at each side of the middle", ge=0, le=20, live=True)
+    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1, live=True)
+    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1, live=True)
+    retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1, live=True)
+    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100, live=True)
 
 
 class Antipodal:
@@ -112,13 +116,13 @@ class Task:
         if asked.nothing:
             return
         points, others, self.middle = asked.points, asked.others, asked.middle
-        self.points = _thinned(points, MAX_OWN)
+        self.points = thinned(points, MAX_OWN)
         self.ground = Plane(up, -float((points @ up).min()))  # nothing known: level, where the object ends
         if support is not None and support.normal @ up > LEVEL:
             self.ground = support
-        self.seen = _thinned(others, MAX_SEEN)
+        self.seen = thinned(others, MAX_SEEN)
         self.all_obstacles = others[self.ground.heights(others) > LOW]
-        self.obstacles = _thinned(self.all_obstacles, MAX_FOREIGN)
+        self.obstacles = thinned(self.all_obstacles, MAX_FOREIGN)
         self.beside = asked.reach + gripper.stroke / 2 + gripper.finger_thickness + max(gripper.palm_size[:2]) / 2
         self.centre = obj.box.T_camera_box[:3, 3] if obj.box.size.any() else self.middle
         self.map = shadow.depth_map(self.points, others)
@@ -300,7 +304,3 @@ def _rolls(own: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     across = angle if high[0] - low[0] <= high[1] - low[1] else angle + np.pi / 2
     between = [across + np.pi * k / count for k in range(1, count) if 2 * k != count]
     return np.array([across, across + np.pi / 2, *between])
-
-
-def _thinned(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    return np.ascontiguousarray(points[:: max(1, -(-len(points) // most))])

@@ -64,6 +64,7 @@ class Asked:
 
     @classmethod
     def of(cls, obj: Object3D, scene_points: NDArray, margin: float, fewest: int) -> Asked:
+        """Foreign points count up to `margin` m beyond the object; fewer than `fewest` of its own are nothing."""
         points = around(triples("points", obj.points), np.zeros(3), FARTHEST)
         if len(points) < fewest:
             none = np.empty((0, 3))
@@ -80,6 +81,11 @@ def triples(name: str, points: ArrayLike) -> NDArray[np.floating]:
     if array.size and (array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu"):
         raise ValueError(f"{name}: expected (P, 3) m, got {array.shape} {array.dtype}")
     return array.reshape(-1, 3) if array.size else np.empty((0, 3))
+
+
+def thinned(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """At most `most` of `points` (P, 3), evenly by their order."""
+    return np.ascontiguousarray(points[:: max(1, -(-len(points) // most))])
 
 
 def _badness(grasp: Grasp) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seg_perception.geometry import rotation_with_z, transform
 from seg_perception.grasping import cups
 from seg_perception.grasping.gripper import SuctionCup, load_cups
-from seg_perception.grasping.planning import Asked
+from seg_perception.grasping.planning import Asked, thinned
 from seg_perception.grasping.success import logistic
 from seg_perception.grasping.weight import columns
 from seg_perception.options import option
@@ -46,12 +46,14 @@ class SuctionConfig:
     """How cups come."""
 
     gripper: Any = option("suction_16", "a shipped name, a path or a mapping; or several to choose from, a list or a,b")
-    max_approach_angle: float = option(85.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=90)
-    min_coverage: float = option(0.9, "share of the lip that must be seen to lie on the object", ge=0, le=1)
-    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1)
-    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
-    retreat_distance: float = option(0.1, "straight lift after sealing", unit="m", ge=0, le=1)
-    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)
+    max_approach_angle: float = option(
+        85.0, "approaches lean from gravity by up to this", unit="deg", ge=0, le=90, live=True
+    )
+    min_coverage: float = option(0.9, "share of the lip that must be seen to lie on the object", ge=0, le=1, live=True)
+    min_score: float = option(0.2, "grasps less likely than this are left out", ge=0, le=1, live=True)
+    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1, live=True)
+    retreat_distance: float = option(0.1, "straight lift after sealing", unit="m", ge=0, le=1, live=True)
+    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100, live=True)
 
 
 class Suction:
@@ -72,8 +74,8 @@ class Suction:
         points, others, known = asked.points, asked.others, asked.surroundings_known
         if support is not None:
             others = others[support.heights(others) > LOW]
-        points = points[:: max(1, -(-len(points) // MAX_POINTS))]
-        places = points[:: max(1, -(-len(points) // MAX_PLACES))]
+        points = thinned(points, MAX_POINTS)
+        places = thinned(points, MAX_PLACES)
         weight = columns(points, up)
         rejected: Counter[str] = Counter()
         found = [self._fitting(cup, points, places, weight, up, rejected) for cup in self.cups]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seg_perception.geometry import invert, rotation_with_z, smallest_rectangle, transform, transform_points
 from seg_perception.grasping import sweep
 from seg_perception.grasping.gripper import Gripper, load_jaws
-from seg_perception.grasping.planning import triples
+from seg_perception.grasping.planning import thinned, triples
 from seg_perception.options import option
 from seg_perception.scene import Collision, Grasp, GraspKind, GraspPlan, Object3D, OrientedBox, Plane, unit_vector
 
@@ -31,12 +31,14 @@ class TopDownConfig:
     """How jaws come from above."""
 
     gripper: Any = option("robotiq_2f_85", "a shipped name, a path to a file, or a mapping")
-    support_clearance: float = option(0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1)
-    rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180)
-    slices: int = option(3, "places tried at each side of the middle", ge=0, le=20)
-    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1)
-    retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1)
-    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100)
+    support_clearance: float = option(
+        0.003, "least height of the fingertips over the support", unit="m", ge=0, le=0.1, live=True
+    )
+    rolls: int = option(12, "angles tried, evenly over half a turn from the object's own axes", ge=0, le=180, live=True)
+    slices: int = option(3, "places tried at each side of the middle", ge=0, le=20, live=True)
+    pregrasp_distance: float = option(0.1, "stand-off before the straight approach", unit="m", ge=0, le=1, live=True)
+    retreat_distance: float = option(0.1, "straight lift after closing", unit="m", ge=0, le=1, live=True)
+    max_grasps: int = option(10, "distinct grasps returned per object", ge=1, le=100, live=True)
 
 
 class TopDown:
@@ -74,15 +76,15 @@ class _Task:
         self.gripper, self.config = gripper, config
         self.T_camera_level = transform(rotation_with_z(up), points.mean(axis=0))
         T_level_camera = invert(self.T_camera_level)
-        self.own = own = sweep.local(_thinned(points, MAX_OWN), T_level_camera, np.inf)
+        self.own = own = sweep.local(thinned(points, MAX_OWN), T_level_camera, np.inf)
         plane = Plane(np.array([0.0, 0.0, 1.0]), -own[:, 2].min())  # nothing known: level, where the object ends
         if support is not None and support.normal @ up > LEVEL:
             plane = support.transformed(T_level_camera)
         self.plane = plane
         reach = np.hypot(*np.abs(own[:, :2]).max(axis=0)) + gripper.stroke + max(gripper.palm_size[:2])
         near = sweep.local(others, T_level_camera, reach)
-        self.seen = _thinned(near, MAX_FOREIGN)
-        self.obstacles = _thinned(near[plane.heights(near) > LOW], MAX_FOREIGN)
+        self.seen = thinned(near, MAX_FOREIGN)
+        self.obstacles = thinned(near[plane.heights(near) > LOW], MAX_FOREIGN)
         self.surroundings_known = len(others) > 0
         camera = T_level_camera[:2, 3]
         self.view = -camera / max(float(np.linalg.norm(T_level_camera[:3, 3])), 1e-9)
@@ -203,10 +205,6 @@ class _Task:
         wide = f" ({narrowest * 1e3:.0f} mm and {GAPS[-1] * 1e3:.0f} mm beside it > {self.gripper.stroke * 1e3:.0f} mm)"
         texts = [f"{n} {reason}{wide if reason.startswith('wider') else ''}" for reason, n in rejected.items()]
         return ", ".join(texts) or "nothing between the jaws at any roll"
-
-
-def _thinned(points: NDArray, most: int) -> NDArray:
-    return np.ascontiguousarray(points[:: max(1, -(-len(points) // most))])
 
 
 def _centres(rows: NDArray) -> NDArray[np.float64]:

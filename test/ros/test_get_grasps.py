@@ -159,3 +159,16 @@ def test_a_stream_over_its_budget_says_so(node: NodeProcess, rig: Rig) -> None:
     reply = get_grasps(rig, object_ids=[over[0].id])  # a call has no budget
     assert reply.status == OK, reply.message
     assert rig.set_parameters(grasping__when="request", grasping__budget=0.05).successful
+
+
+def test_options_of_the_planner_change_while_it_runs(node: NodeProcess, rig: Rig) -> None:
+    assert rig.set_parameters(grasping__antipodal__pregrasp_distance=0.07).successful
+    fresh = rig.film(lambda: rig.objects[-1], what="a result")
+    reply = get_grasps(rig, after=fresh.header.stamp)
+    assert reply.status == OK, reply.message
+    for grasp in reply.grasps:
+        at, before = grasp.pose.position, grasp.pregrasp_pose.position
+        assert np.hypot(np.hypot(at.x - before.x, at.y - before.y), at.z - before.z) == pytest.approx(0.07, abs=1e-6)
+    refused = rig.set_parameters(grasping__antipodal__gripper="franka_hand")
+    assert "grasping.antipodal.gripper: cannot change while the node is configured" in refused.reason
+    assert rig.set_parameters(grasping__antipodal__pregrasp_distance=0.1).successful

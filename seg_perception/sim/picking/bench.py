@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.config import Config, load_config
-from seg_perception.grasping.gripper import load_gripper, load_grippers
+from seg_perception.grasping.gripper import Gripper, SuctionCup, load_cup, load_gripper, load_grippers
 from seg_perception.grasping.surroundings import ScenePoints, scene_points
 from seg_perception.masks import Masks
 from seg_perception.pipeline import Pipeline, gravity_of
@@ -27,7 +27,7 @@ from seg_perception.sim.picking.bound import CUP_NAME, NAME, find_any, find_any_
 from seg_perception.sim.picking.gallery import tile
 from seg_perception.sim.picking.meshes import mesh_kinds
 from seg_perception.sim.picking.scenes import SCENES, SPLITS, PickScene, make_scene
-from seg_perception.sim.picking.seal import Cup, check_seal
+from seg_perception.sim.picking.seal import check_seal
 from seg_perception.sim.picking.things import Maker, chosen_kinds
 from seg_perception.sim.picking.trial import Outcome, Verdict, execute
 from seg_perception.sim.picking.world import World
@@ -199,10 +199,10 @@ class Bench:
         self.pipeline = Pipeline.from_config(config)
         self.planners = {s.plugin: planner for s, planner in zip(chosen, self.pipeline.planners, strict=True)}
         self.grippers = {g.name: g for s in chosen for g in load_grippers(s.config.gripper)}
-        jaws = {g.name: g for g in self.grippers.values() if hasattr(g, "stroke")}
+        jaws = {g.name: g for g in self.grippers.values() if isinstance(g, Gripper)}
         if len(jaws) > 1:
             raise ValueError(f"planners: expected one gripper for all, got {', '.join(sorted(jaws))}")
-        cups = [Cup.of(g) for g in self.grippers.values() if not hasattr(g, "stroke")]
+        cups = [g for g in self.grippers.values() if isinstance(g, SuctionCup)]
         self.bounds: dict[str, Search] = {NAME: find_any} if jaws else {}
         if cups:
             self.bounds[CUP_NAME] = partial(_with_cups, cups)
@@ -215,11 +215,11 @@ class Bench:
         T_world_grasp = scene.view.T_world_camera @ grasp.T_camera_grasp
         if grasp.kind == GraspKind.SUCTION:
             scene.world.reset()
-            return check_seal(scene.world, target, T_world_grasp, Cup.of(self.grippers[grasp.gripper]))
+            return check_seal(scene.world, target, T_world_grasp, load_cup(self.grippers[grasp.gripper]))
         return execute(scene.world, target, T_world_grasp, grasp)
 
 
-def _with_cups(cups: Sequence[Cup], world: World, target: int, seed: int) -> tuple[Grasp | None, Verdict]:
+def _with_cups(cups: Sequence[SuctionCup], world: World, target: int, seed: int) -> tuple[Grasp | None, Verdict]:
     return find_any_seal(world, target, cups, seed)
 
 

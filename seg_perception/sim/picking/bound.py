@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.geometry import rotation_with_z, transform
+from seg_perception.grasping.gripper import SuctionCup
 from seg_perception.scene import Grasp, GraspKind
-from seg_perception.sim.picking.seal import Cup, check_seal
+from seg_perception.sim.picking.seal import check_seal
 from seg_perception.sim.picking.things import Piece
 from seg_perception.sim.picking.trial import Outcome, Verdict, execute
 from seg_perception.sim.picking.world import World
@@ -45,7 +46,7 @@ def find_any(world: World, target: int, seed: int) -> tuple[Grasp | None, Verdic
     return None, Verdict(Outcome.NO_GRASP, other=f"{tried} tried, last: {last.outcome.value}")
 
 
-def find_any_seal(world: World, target: int, cups: Sequence[Cup], seed: int) -> tuple[Grasp | None, Verdict]:
+def find_any_seal(world: World, target: int, cups: Sequence[SuctionCup], seed: int) -> tuple[Grasp | None, Verdict]:
     """A spot where one of the cups, square to the surface, holds thing `target`, or that none was found."""
     rng = np.random.default_rng((seed, target))
     last = Verdict(Outcome.NO_GRASP, other="no surface from above")

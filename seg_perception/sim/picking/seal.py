@@ -10,12 +10,10 @@ Dex-Net 3.0 (ICRA 2018) and Cao et al., SuctionNet-1Billion (RA-L 2021).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.grasping.gripper import SuctionCup
 from seg_perception.sim.picking.trial import Outcome, Verdict
 from seg_perception.sim.picking.world import TABLE, World
 
@@ -28,30 +26,11 @@ BEFORE = 0.5  # m before the contact, whatever is nearer to the cup's way than i
 ACCELERATION = 9.81 + 5.0  # m/s^2, gravity and the shaking of `trial`
 
 
-@dataclass(frozen=True, slots=True)
-class Cup:
-    """A suction cup, metres: a lip of `cup_radius`, `cup_length` before a body of `body_radius`; it bends by
-    `max_tilt` rad to lie flat and holds `max_force` N, 0 = by its area."""
+def check_seal(world: World, target: int, T_world_grasp: NDArray[np.float64], cup: SuctionCup) -> Verdict:
+    """What would come of a suction grasp of thing `target`; the world must be at rest.
 
-    cup_radius: float
-    cup_length: float
-    body_radius: float
-    max_tilt: float = 0.2
-    max_force: float = 0.0
-
-    @classmethod
-    def of(cls, gripper: Any) -> Cup:
-        """The cup of a gripper description. Raises ValueError if it has none."""
-        names = ("cup_radius", "cup_length", "body_radius")
-        missing = [name for name in names if not hasattr(gripper, name)]
-        if missing:
-            raise ValueError(f"gripper '{getattr(gripper, 'name', gripper)}': no suction cup: no {', '.join(missing)}")
-        more = {name: getattr(gripper, name) for name in ("max_tilt", "max_force") if hasattr(gripper, name)}
-        return cls(*(float(getattr(gripper, name)) for name in names), **more)
-
-
-def check_seal(world: World, target: int, T_world_grasp: NDArray[np.float64], cup: Cup) -> Verdict:
-    """What would come of a suction grasp of thing `target`; the world must be at rest."""
+    A cup whose `max_force` is 0 holds by its area.
+    """
     turn = np.arange(RIM) * 2 * np.pi / RIM
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     inner = np.concatenate([circle[:: RIM // 12] * f for f in RINGS]) * cup.cup_radius
