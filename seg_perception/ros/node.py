@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-TURN = 0.0005  # s that a thread keeps Python's lock while another wants it; 5 ms, the default, would be seen in latency
+TURN = 0.0005  # s that a thread keeps Python's lock while another wants it; the default is 5 ms, see docs/decisions.md
 LAST_WORDS = 10.0  # s to shut down in; a plugin that hangs is left
 INTERRUPTED = 130  # exit code of a process that was told to stop before it ran
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
