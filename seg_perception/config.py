@@ -178,7 +178,12 @@ class CaptureConfig:
         (0.25, 0.5), "a frame with an object's score between these is uncertain", live=True
     )
     max_per_minute: int = option(4, "automatic captures", ge=0, le=1000, live=True)
-    max_disk: float = option(1000.0, "the oldest captures are deleted beyond this", unit="MB", ge=1)
+    max_disk: float = option(1000.0, "the oldest captures are deleted beyond this", unit="MB", ge=1, live=True)
+
+    def __post_init__(self) -> None:
+        low, high = self.uncertain
+        if not low <= high:
+            raise ValueError(f"uncertain: expected low <= high, got {[low, high]}")
 
 
 @dataclass(frozen=True)

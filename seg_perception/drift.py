@@ -143,27 +143,27 @@ class Profile:
 
 
 class Drift:
-    """How far the last frames are from a profile. Not thread-safe."""
+    """How far the last frames are from a profile. One thread looks; others may read `shares`.
+
+    `shares`: feature -> share of the last frames outside the reference's range; only where enough frames were seen.
+    """
 
     def __init__(self, profile: Profile, config: DriftConfig) -> None:
         self.profile, self.config = profile, config
         self._values: dict[str, deque[float]] = {name: deque(maxlen=config.window) for name in profile.ranges}
+        self.shares: dict[str, float] = {}
 
     def look(self, scene: Scene) -> None:
         """Takes a frame into account."""
         for name, value in features_of(scene).items():
             if name in self._values:
                 self._values[name].append(value)
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Feature -> share of the last frames outside the reference's range; only where enough frames were seen."""
-        out = {}
+        shares = {}
         for name, values in self._values.items():
             if len(values) >= LEAST_FRAMES:
                 known, array = self.profile.ranges[name], np.array(values)
-                out[name] = float(((array < known.low) | (array > known.high)).mean())
-        return out
+                shares[name] = float(((array < known.low) | (array > known.high)).mean())
+        self.shares = shares
 
     @property
     def score(self) -> float:

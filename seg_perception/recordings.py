@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.calibration import intrinsics_from_info
 from seg_perception.encodings import PACKED, PLANAR, ImageError, plane, to_rgb
 from seg_perception.folder import FolderError, RgbdFolder, RgbdRecord
 from seg_perception.scene import Frame, Intrinsics
@@ -23,7 +24,6 @@ from seg_perception.scene import Frame, Intrinsics
 DEPTH = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 SLOP = 20_000_000  # ns between the two stamps of a pair
 IMAGE, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
-DISTORTIONS = (0, 4, 5, 8)
 
 
 class RecordingError(FolderError):
@@ -107,12 +107,15 @@ class Recording:
             )
         color, depth = chosen
         self._calibrations[file] = _calibration(file, infos, color, encodings[color][1:])
-        found = np.array([stamp for stamp, _ in stamps[depth]])
+        known = len(self._pairs)
+        partners = sorted(stamps[depth])
+        found = np.array([stamp for stamp, _ in partners])
         for stamp, log_ns in stamps[color]:
-            nearest = int(np.argmin(np.abs(found - stamp)))
+            after = min(int(np.searchsorted(found, stamp)), len(found) - 1)
+            nearest = min((max(after - 1, 0), after), key=lambda k: abs(int(found[k]) - stamp))
             if abs(int(found[nearest]) - stamp) <= SLOP:
-                self._pairs.append(Pairing(file, color, depth, log_ns, stamps[depth][nearest][1], stamp))
-        if not any(p.file == file for p in self._pairs):
+                self._pairs.append(Pairing(file, color, depth, log_ns, partners[nearest][1], stamp))
+        if len(self._pairs) == known:
             raise RecordingError(f"{file}: no stamps of '{color}' and '{depth}' are within {SLOP * 1e-9:g} s")
 
 
@@ -156,10 +159,8 @@ def _calibration(file: Path, infos: dict[str, Any], color: str, size: tuple[int,
     for info in ordered:
         if (info.width, info.height) != size:
             continue
-        k, d = list(info.k), [float(x) for x in info.d]
-        d = d if len(d) in DISTORTIONS else d[:8] if len(d) > 8 else [*d, *[0.0] * (5 - len(d))]
         try:
-            return Intrinsics(*size, k[0], k[4], k[2], k[5], tuple(d) if any(d) else ())
+            return intrinsics_from_info(info)
         except ValueError as error:
             raise RecordingError(f"{file}: {error}") from error
     found = ", ".join(f"{t} {i.width}x{i.height}" for t, i in infos.items()) or "none"

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from seg_perception.ros.outputs import Messages
 from seg_perception.ros.results import Result
 from seg_perception.scene import Scene, Status
 
-WAITING = 2  # frames in memory, at most, that are not written yet
+UNWRITTEN = 2  # frames in memory, at most, that are not written yet
 MINUTE = 60.0
+LAST_WRITE = 10.0  # s that the end waits for the disk
 UNSURE_3D = (Status.NO_VALID_DEPTH, Status.TOO_FEW_POINTS)
 SUFFIX, PART = ".mcap", ".mcap.part"
 
@@ -45,7 +47,7 @@ def why_keep(scene: Scene, low: float, high: float) -> str:
 
 
 class Capture:
-    """From activate to deactivate. `look` at every result; `ask` keeps the next one whatever it is."""
+    """From configure to cleanup. `look` at every result; `ask` keeps the next one whatever it is."""
 
     def __init__(
         self, config: Config, node_name: str, problem: Callable[[str], None], info: Callable[[str], None]
@@ -66,17 +68,17 @@ class Capture:
             raise ConfigError(f"capture.folder: cannot write '{self.folder}': {error.strerror or error}") from error
         self.written = 0
         self.skipped = 0  # worth keeping, but over max_per_minute, or the disk is slower than the camera
-        self._asked: list[Asked] = []
+        self._asked: list[Waiting] = []
         self._lock = threading.Lock()
         self._times: deque[float] = deque()
-        self._queue: queue.Queue[tuple[Result, str, list[Asked]] | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[tuple[Result, str, list[Waiting]] | None] = queue.Queue(UNWRITTEN)
         self._schemas: dict[type, str] = {}
         self._thread = threading.Thread(target=self._write_all, name="capture", daemon=True)
         self._thread.start()
 
-    def ask(self) -> Asked:
+    def ask(self) -> Waiting:
         """The next result will be kept; its `done` is set then."""
-        asked = Asked()
+        asked = Waiting()
         with self._lock:
             self._asked.append(asked)
         return asked
@@ -105,9 +107,10 @@ class Capture:
         with self._lock:
             asked, self._asked = self._asked, []
         for one in asked:
-            one.end("", "the node was deactivated")
-        self._queue.put(None)
-        self._thread.join(10.0)
+            one.end("", "the node was cleaned up")
+        with suppress(queue.Full):  # a disk that hangs must not hold the node up: the thread is left to it
+            self._queue.put(None, timeout=LAST_WRITE)
+            self._thread.join(LAST_WRITE)
 
     def _in_rate(self) -> bool:
         now = time.monotonic()
@@ -197,7 +200,7 @@ class Capture:
             total -= size
 
 
-class Asked:
+class Waiting:
     """A call that waits for its capture: `path`, or `error`, once `done`."""
 
     def __init__(self) -> None:
