@@ -302,14 +302,15 @@ def _row_under(found: Instances, prompt: Prompt) -> int:
     x, y = prompt.points.astype(int).T
     on = np.asarray(prompt.labels) == ON
     best, smallest = -1, np.inf
+    areas = found.masks.areas
     for row, roi in enumerate(found.masks.rois):
         inside = (x >= roi[0]) & (x < roi[0] + roi[2]) & (y >= roi[1]) & (y < roi[1] + roi[3])
-        if (inside[on]).all() and found.masks.areas[row] < smallest:
+        if (inside[on]).all() and areas[row] < smallest:
             crop = found.masks.crop(row, roi)
             held = inside.copy()
             held[inside] = crop[y[inside] - roi[1], x[inside] - roi[0]]
             if (held == on).all():
-                best, smallest = row, float(found.masks.areas[row])
+                best, smallest = row, float(areas[row])
     return best
 
 

@@ -47,17 +47,21 @@ class Prompt:
 def prompts_of(instances: Instances, boxes: bool, points: int) -> list[Prompt]:
     """One prompt per row: its box, and up to `points` points well inside its mask."""
     prompts = []
+    rois = instances.masks.rois
     for i, box in enumerate(instances.boxes):
-        inner = inner_points(instances, i, points)
+        inner = inner_points(instances, i, points, rois[i])
         if not len(inner) and not boxes:
             inner = (box[None, :2] + box[None, 2:] - 1) / 2  # a detector without masks: the box's centre
         prompts.append(Prompt(box if boxes else None, inner))
     return prompts
 
 
-def inner_points(instances: Instances, i: int, count: int) -> NDArray[np.float32]:
-    """Up to `count` points of mask i, x, y: each as far from the edge and from those before it as can be."""
-    roi = instances.masks.rois[i]
+def inner_points(instances: Instances, i: int, count: int, roi: NDArray[np.int32] | None = None) -> NDArray[np.float32]:
+    """Up to `count` points of mask i, x, y: each as far from the edge and from those before it as can be.
+
+    Pass row i of its `rois` as `roi` when asking for many masks: computing it goes over the spans of all.
+    """
+    roi = instances.masks.rois[i] if roi is None else roi
     if count == 0 or roi[2] == 0:
         return np.empty((0, 2), np.float32)
     inside = np.pad(instances.masks.crop(i, roi), 1).astype(np.uint8)

@@ -211,23 +211,20 @@ class Video:
         """Shows the session what the detector finds and no known object covers."""
         found = self._detector.segment(frame)
         owned = followed.masks.label_image() > 0
+        areas = found.masks.areas
         seeds: list[Seed] = []
         known: list[Known] = []
         for row in np.argsort(-found.scores, kind="stable"):
             if len(self._known) + len(seeds) >= self._config.max_objects:
                 break
-            x, y, w, h = found.masks.rois[row]
-            crop = found.masks.crop(row, found.masks.rois[row])
-            by_box = self._config.seed == "box" or not crop.any()
-            x0, y0, x1, y1 = found.boxes[row].astype(int) if not crop.any() else (x, y, x + w, y + h)
-            area = owned[max(y0, 0) : y1, max(x0, 0) : x1]
-            covered = area.mean() if not crop.any() else (area & crop).sum() / crop.sum()
-            if covered >= self._config.new_below:
+            mask = found.masks.crop(row, (0, 0, frame.width, frame.height))
+            has_mask = areas[row] > 0
+            x0, y0, x1, y1 = found.boxes[row].astype(int)
+            covered = owned[mask] if has_mask else owned[max(y0, 0) : y1, max(x0, 0) : x1]
+            if covered.mean() >= self._config.new_below:
                 continue
-            mask = np.zeros((frame.height, frame.width), np.bool_)
-            if not by_box:
-                mask[y : y + h, x : x + w] = crop
-            seeds.append(Seed(Prompt(found.boxes[row])) if by_box else Seed(mask=mask))
+            by_mask = has_mask and self._config.seed == "mask"
+            seeds.append(Seed(mask=mask) if by_mask else Seed(Prompt(found.boxes[row])))
             known.append(Known(int(found.class_ids[row]), found.class_names[row], float(found.scores[row])))
         return self._show(session, seeds, known)
 
