@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The seg_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files that ship with the package are: beside the sources, or under share/ once installed."""
+"""Files: where the shipped ones are, beside the sources or under share/ once installed; and which one a file is."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,15 @@ def shipped(folder: str, name: str = "") -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(f"no {folder}/{name} in {', '.join(str(c.parent) for c in candidates)}")
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _roots() -> Iterator[Path]:

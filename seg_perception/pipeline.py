@@ -141,7 +141,7 @@ class Pipeline:
         return self._selection
 
     def reset(self) -> None:
-        """Forgets what was remembered from earlier frames: tracks, averages, smoothed supports."""
+        """Forgets what was remembered from earlier frames: objects the segmenter follows, tracks, averages."""
         for stage in (self.segmenter, self.tracker, self._smoother):
             if hasattr(stage, "reset"):
                 stage.reset()

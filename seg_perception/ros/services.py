@@ -28,7 +28,6 @@ from seg_perception.scene import GraspStatus, Status
 from seg_perception.srv import GetGrasps, SegmentOnce
 
 LONGEST = 600.0  # s, the longest timeout that is taken
-OF_FRAME = (Status.NO_DEPTH_IMAGE, Status.DEPTH_MISALIGNED, Status.BAD_INTRINSICS)  # why a whole frame has no 3D
 
 
 class Services:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from seg_perception.files import file_digest
 from seg_perception.options import ConfigError, parse
 from seg_perception.segmenters.networks.sidecar import Sidecar, sidecar_path
-from seg_perception.zoo.download import file_digest
 from seg_perception.zoo.embedding import embed
 from seg_perception.zoo.manifest import read_manifest
 from seg_perception.zoo.subject import Subject, UnrecognisedError, recognise

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import re
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_perception.backends.progress import Progress, tell
+from seg_perception.files import file_digest
 from seg_perception.options import ConfigError
 
 CHUNK = 1 << 16
@@ -26,15 +26,6 @@ LARGEST = 1 << 34  # bytes of a file whose size nobody stated
 
 class _Connection(Exception):  # noqa: N818  never leaves this module
     """It broke; what came is kept."""
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def download(url: str, target: Path, sha256: str, size: int = 0) -> None:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from seg_perception.backends.tensorrt import unsupported
+from seg_perception.files import file_digest
 from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError, TensorSpec
 from seg_perception.segmenters.networks.sidecar import read_sidecar, sidecar_path
-from seg_perception.zoo.download import file_digest
 from seg_perception.zoo.manifest import read_manifest
 from seg_perception.zoo.onnx_file import read_onnx
 from seg_perception.zoo.runtimes import Runtime, runtimes_for
 from seg_perception.zoo.subject import UnrecognisedError, described, recognise
-
-TENSORRT = ("tensorrt", "tensorrt_rtx")
 
 
 def inspect(path: Path, plugin: str = "", decoder: Path | None = None, support: bool = True) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from seg_perception.cli.console import add_json, say, write_result
 from seg_perception.cli.models.shared import told
+from seg_perception.files import file_digest
 from seg_perception.options import ConfigError
-from seg_perception.zoo.download import download, file_digest
+from seg_perception.zoo.download import download
 from seg_perception.zoo.manifest import Known, read_manifest
 
 

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg_perception.files import shipped
+from seg_perception.files import file_digest, shipped
 from seg_perception.options import ConfigError, Selected
 from seg_perception.plugins import load_plugin
 from seg_perception.segmenters.networks.sidecar import read_sidecar
@@ -56,11 +55,7 @@ def fingerprint(path: Path) -> str:
     """The file's stem and the start of its SHA-256, e.g. `yolo11n-seg@3f2a91c0`; `@server` if it is there alone."""
     if not path.is_file() or path.suffix == ".yaml":
         return f"{path.stem}@server"
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return f"{path.stem}@{digest.hexdigest()[:8]}"
+    return f"{path.stem}@{file_digest(path)[:8]}"
 
 
 def start_backend(backend: Selected, path: Path, key: str = "backend", instead: str = "model") -> Any:

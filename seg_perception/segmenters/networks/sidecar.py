@@ -21,7 +21,6 @@ both are there, the file beside the model has the last word, key by key.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from seg_perception.files import file_digest
 from seg_perception.options import ConfigError, option, parse, section
 
 MOST_CLASSES = 100_000
@@ -102,7 +102,7 @@ def read_sidecar(model: Path, metadata: Mapping[str, str] = {}) -> Sidecar:
     if inner[0]:
         sidecar = parse(Sidecar, {**inner[0], **outer[0]})
     if sidecar.sha256 and model != path and model.is_file():  # else it is on a server
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        digest = file_digest(model)
         if digest != sidecar.sha256.lower():
             raise ConfigError(
                 f"{path}: written for the model {sidecar.sha256[:12]}..., but {model.name} is {digest[:12]}..."
