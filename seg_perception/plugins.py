@@ -59,9 +59,9 @@ class Backend(Protocol):
 class Segmenter(Protocol):
     """A model family: preprocess, decode; owns a Backend if it has a network; may use depth.
 
-    It may have a `model` attribute (one word for the record, e.g. `yolo11n-seg@3f2a91c0`), `warm_up()`, `reset()`
-    (forget what it remembers from frame to frame), `reset_tracks()` (only the objects it follows), `problem` (a line about
-    the last image, for the diagnostics; empty = none) and `with_config(config)` (the same network, other options).
+    It may have a `model` attribute (one word for the record, e.g. `yolo11n-seg@3f2a91c0`), `problem` (a line about the
+    last image, for the diagnostics; empty = none), `warm_up()`, `reset()` (forget what it remembers from frame to
+    frame), `reset_tracks()` (only the objects it follows) and `with_config(config)` (the same network, other options).
     """
 
     class_names: tuple[str, ...]
