@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_* of malloc.h
 LARGEST = 32 << 20  # bytes, the most that glibc takes
 KEPT = 128 << 20  # bytes that may lie free
+DEFAULT = 128 << 10  # bytes, of both thresholds
 
 
 def keep_freed_memory() -> bool:
@@ -18,5 +21,19 @@ def keep_freed_memory() -> bool:
     Else the system takes the pages of a cloud or an image back and clears new ones for the next, several times per
     message: that costs more than all the work on them. Holds for the whole process, so only who owns it may call this.
     """
+    return _set_thresholds(LARGEST, KEPT)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """The same for a while: afterwards the process gives memory back as by default."""
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        _set_thresholds(DEFAULT, DEFAULT)
+
+
+def _set_thresholds(mmap: int, trim: int) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
-    return mallopt is not None and bool(mallopt(MMAP_THRESHOLD, LARGEST)) and bool(mallopt(TRIM_THRESHOLD, KEPT))
+    return mallopt is not None and bool(mallopt(MMAP_THRESHOLD, mmap)) and bool(mallopt(TRIM_THRESHOLD, trim))

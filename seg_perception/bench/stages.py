@@ -16,7 +16,7 @@ import numpy as np
 from seg_perception.bench import Progress, Row
 from seg_perception.bench.peers import use_one_thread
 from seg_perception.bench.samples import Sample, make_sample
-from seg_perception.memory import keep_freed_memory
+from seg_perception.memory import freed_memory_kept
 from seg_perception.pipeline import Pipeline
 from seg_perception.scene import Scene
 
@@ -36,9 +36,9 @@ def run(rows: list[Row], progress: Progress, counts: tuple[int, ...] = COUNTS, s
         rows.append(measure(make_sample(count), seconds))
 
 
+@freed_memory_kept()  # as the node does
 def measure(sample: Sample, seconds: float) -> Row:
     """Medians of the stages for one sample, CPU time of the thread, ms; messages are null without ROS, and why."""
-    keep_freed_memory()  # as the node does
     serialise, why = serialiser()
     times: list[tuple[float, float, float]] = []
     laps: list[dict[str, float]] = []
