@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from seg_perception.fusion import fuse
 from seg_perception.geometry import invert, ray_table, rotation_with_z, transform
+from seg_perception.grasping.surroundings import scene_points
 from seg_perception.masks import Masks
-from seg_perception.scene import Frame, Instances, Intrinsics, Plane
+from seg_perception.plugins import GraspPlanner
+from seg_perception.scene import Frame, Grasp, GraspPlan, Instances, Intrinsics, Plane
 
 VGA = Intrinsics(640, 480, 600.0, 600.0, 319.5, 239.5)
 EYE = (0.0, -0.45, 0.60)  # m, world: z up, the table's top is z = 0
@@ -114,3 +117,30 @@ def look(
     instances = Instances.of(Masks.from_label_image(labels, len(solids)))
     table = Plane(np.array([0.0, 0.0, 1.0]), 0.0).transformed(invert(T_world_camera))
     return View(frame, labels, instances, table, T_world_camera, exact)
+
+
+def plan_on(view: View, row: int, planner: GraspPlanner) -> GraspPlan:
+    """The plan for solid `row` of a view, as the pipeline asks for it."""
+    obj = fuse(view.frame, view.instances, None, (view.table,))[row]
+    others = scene_points(view.frame, view.instances.masks).without(row)
+    return planner.plan(obj, others, view.frame.gravity, obj.support)
+
+
+def in_world(view: View, grasp: Grasp) -> NDArray[np.float64]:
+    """T_world_grasp."""
+    return view.T_world_camera @ grasp.T_camera_grasp
+
+
+def heap(rng: np.random.Generator, spread: float) -> list[Solid]:
+    """Five solids of random kinds and sizes, up to `spread` m from the middle; they may stand in each other."""
+    solids = []
+    for _ in range(5):
+        x, y = rng.uniform(-spread, spread, 2)
+        kind = rng.integers(3)
+        if kind == 0:
+            solids.append(box(tuple(rng.uniform(0.02, 0.1, 3)), x, y, rng.uniform(0, 3)))
+        elif kind == 1:
+            solids.append(cylinder(rng.uniform(0.015, 0.045), rng.uniform(0.03, 0.15), x, y))
+        else:
+            solids.append(ball(rng.uniform(0.02, 0.04), x, y))
+    return solids

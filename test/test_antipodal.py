@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from table_scene import View, ball, box, cylinder, look
+from table_scene import View, ball, box, heap, in_world, look, plan_on
 
 from seg_perception.fusion import fuse
 from seg_perception.geometry import transform_points
@@ -30,15 +30,7 @@ DOWN = np.array([0.0, 0.0, 1.0])
 
 
 def plan(view: View, row: int = 0, **config):
-    """The plan for solid `row` of a view, as the pipeline asks for it."""
-    planner = Antipodal(replace(Antipodal.Config(), **config))
-    obj = fuse(view.frame, view.instances, None, (view.table,))[row]
-    others = scene_points(view.frame, view.instances.masks).without(row)
-    return planner.plan(obj, others, view.frame.gravity, obj.support)
-
-
-def in_world(view: View, grasp):
-    return view.T_world_camera @ grasp.T_camera_grasp
+    return plan_on(view, row, Antipodal(replace(Antipodal.Config(), **config)))
 
 
 class TestBox:
@@ -157,16 +149,7 @@ class TestUnseen:
 @given(st.integers(0, 10**6))
 def test_never_into_the_support_never_too_wide_never_into_a_neighbour_never_from_below(seed):
     rng = np.random.default_rng(seed)
-    solids = []
-    for _ in range(5):
-        x, y = rng.uniform(-0.12, 0.12, 2)
-        kind = rng.integers(3)
-        if kind == 0:
-            solids.append(box(tuple(rng.uniform(0.02, 0.1, 3)), x, y, rng.uniform(0, 3)))
-        elif kind == 1:
-            solids.append(cylinder(rng.uniform(0.015, 0.045), rng.uniform(0.03, 0.15), x, y))
-        else:
-            solids.append(ball(rng.uniform(0.02, 0.04), x, y))
+    solids = heap(rng, 0.12)
     view = look(solids, eye=(rng.uniform(-0.3, 0.3), -0.4, 0.6), noise=0.001 * rng.integers(2))
     objects = fuse(view.frame, view.instances, None, (view.table,))
     surroundings = scene_points(view.frame, view.instances.masks)

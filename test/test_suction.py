@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from table_scene import View, ball, box, cylinder, look
+from table_scene import View, ball, box, cylinder, in_world, look, plan_on
 
 from seg_perception.fusion import fuse
 from seg_perception.geometry import transform_points
@@ -29,14 +29,7 @@ CHOICE = ["suction_6", "suction_10", "suction_16"]
 
 
 def plan(view: View, row: int = 0, **config):
-    planner = Suction(replace(Suction.Config(), **config))
-    obj = fuse(view.frame, view.instances, None, (view.table,))[row]
-    others = scene_points(view.frame, view.instances.masks).without(row)
-    return planner.plan(obj, others, view.frame.gravity, obj.support)
-
-
-def in_world(view: View, grasp):
-    return view.T_world_camera @ grasp.T_camera_grasp
+    return plan_on(view, row, Suction(replace(Suction.Config(), **config)))
 
 
 class TestBox:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from table_scene import View, ball, box, cylinder, look
+from table_scene import View, ball, box, cylinder, heap, in_world, look, plan_on
 
 from seg_perception.fusion import fuse
 from seg_perception.geometry import transform_points
@@ -28,15 +28,7 @@ GRIPPER = load_gripper("robotiq_2f_85")
 
 
 def plan(view: View, row: int = 0, **config):
-    """The plan for solid `row` of a view, as the pipeline asks for it."""
-    planner = TopDown(replace(TopDown.Config(), **config))
-    obj = fuse(view.frame, view.instances, None, (view.table,))[row]
-    others = scene_points(view.frame, view.instances.masks).without(row)
-    return planner.plan(obj, others, view.frame.gravity, obj.support)
-
-
-def in_world(view: View, grasp):
-    return view.T_world_camera @ grasp.T_camera_grasp
+    return plan_on(view, row, TopDown(replace(TopDown.Config(), **config)))
 
 
 @pytest.fixture(scope="module")
@@ -199,16 +191,7 @@ class TestNeighbours:
 @given(st.integers(0, 10**6))
 def test_never_into_the_support_never_too_wide_never_into_a_neighbour(seed):
     rng = np.random.default_rng(seed)
-    solids = []
-    for _ in range(5):
-        x, y = rng.uniform(-0.15, 0.15, 2)
-        kind = rng.integers(3)
-        if kind == 0:
-            solids.append(box(tuple(rng.uniform(0.02, 0.1, 3)), x, y, rng.uniform(0, 3)))
-        elif kind == 1:
-            solids.append(cylinder(rng.uniform(0.015, 0.045), rng.uniform(0.03, 0.15), x, y))
-        else:
-            solids.append(ball(rng.uniform(0.02, 0.04), x, y))
+    solids = heap(rng, 0.15)
     view = look(solids, eye=(rng.uniform(-0.3, 0.3), -0.4, 0.6), noise=0.001 * rng.integers(2))
     objects = fuse(view.frame, view.instances, None, (view.table,))
     surroundings = scene_points(view.frame, view.instances.masks)
