@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from seg_perception.backends.progress import Progress, tell
 from seg_perception.options import ConfigError
@@ -130,13 +130,7 @@ class EngineStore:
     @contextlib.contextmanager
     def locked(self, key: EngineKey) -> Iterator[None]:
         """Lets one process build an engine while the others wait for it. Raises ConfigError: not writable, full."""
-        path = self.folder / f".{key.stem}.lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = path.open("w")
-        except OSError as error:
-            raise self._refusal(path, 0, error) from error
-        with file:
+        with self._lock_file(key.stem) as file:
             if not _try_lock(file):
                 logger.info("another process is building %s: waiting for it", key.name)
             while not _try_lock(file):
@@ -155,19 +149,22 @@ class EngineStore:
 
     def merge_timings(self, owner: str, merge: Callable[[bytes], bytes]) -> None:
         """Keeps what `merge` makes of those kept so far; processes take turns. Raises ConfigError as `save` does."""
-        path = self.folder / f".{_file_name(owner)}.timings.lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = path.open("w")
-        except OSError as error:
-            raise self._refusal(path, 0, error) from error
-        with file:
+        with self._lock_file(f"{_file_name(owner)}.timings") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds
             merged = merge(self.timings(owner))
             if merged:
                 self._write(self._timings(owner), merged)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _lock_file(self, stem: str) -> TextIO:
+        """Open; it stays in the folder, which is made. Raises ConfigError: not writable, full."""
+        path = self.folder / f".{stem}.lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return path.open("w")
+        except OSError as error:
+            raise self._refusal(path, 0, error) from error
 
     def _file(self, key: EngineKey, kind: str) -> Path:
         return self.folder / f"{key.stem}.{kind}"
@@ -208,7 +205,7 @@ class EngineStore:
         )
 
 
-def _try_lock(file: Any) -> bool:
+def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
