@@ -119,7 +119,8 @@ def plane(
 
 def describe(image: Any) -> str:
     """The image in words, for error lines."""
-    return f"{image.encoding or 'no encoding'} {image.width}x{image.height}"
+    name = "".join(letter if letter.isprintable() else "?" for letter in image.encoding[:40])
+    return f"{name or 'no encoding'} {image.width}x{image.height}"
 
 
 def _semi_planar_420(code: int) -> Callable[[Any], NDArray[np.uint8]]:

@@ -137,7 +137,7 @@ def matrix_from_quaternion(quaternion: ArrayLike) -> NDArray[np.float64]:
 def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np.float64]:
     """(3, 3) rotation whose third column is `z`; its first lies towards `x_hint` as far as it can."""
     hint = np.array([1.0, 0.0, 0.0]) if x_hint is None else np.asarray(x_hint, np.float64)
-    return rectangles.axes_with_z(np.asarray(z, np.float64), hint)
+    return rectangles.axes_with_z(np.ascontiguousarray(z, np.float64), hint)
 
 
 def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
