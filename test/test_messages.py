@@ -33,12 +33,10 @@ from seg_perception.ros.messages import (
     masks_from_message,
     objects_message,
     points_of,
-    pose_from_matrix,
-    quaternions_of,
     scene_cloud_message,
     thin_clouds,
-    transform_message,
 )
+from seg_perception.ros.poses import matrix_from_pose, pose_from_matrix, quaternions_of, transform_message
 from seg_perception.scene import (
     Collision,
     Frame,
@@ -156,11 +154,6 @@ def xyz(value: Any) -> np.ndarray:
     return np.array([value.x, value.y, value.z])
 
 
-def matrix(pose: Any) -> np.ndarray:
-    q = pose.orientation
-    return transform(matrix_from_quaternion([q.x, q.y, q.z, q.w]), xyz(pose.position))
-
-
 # -- the main message ------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +222,7 @@ def test_3d_is_in_the_header_frame() -> None:
         # base (x, y, z) = camera (z, -x, -y), so var(base x) = var(camera z), cov(base x, y) = -cov(camera z, x) ...
         expected = np.array([[3.0, -0.2, -0.3], [-0.2, 1.0, 0.1], [-0.3, 0.1, 2.0]]) * 1e-6
         assert_allclose(obj.centroid_covariance.reshape(3, 3), expected, atol=1e-15)
-        T = matrix(obj.box_pose)
+        T = matrix_from_pose(obj.box_pose)
         assert_allclose(T[:3, 2], [0, 0, 1], atol=1e-12)  # up on the support
         assert_allclose(xyz(obj.box_size), [0.06, 0.04, 0.10])
         corners = (np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)]) - 0.5) * xyz(obj.box_size)
@@ -244,11 +237,11 @@ def test_3d_is_in_the_header_frame() -> None:
 def test_grasps_are_in_the_header_frame() -> None:
     msg = make_message()
     first = msg.objects[0].grasps[0]
-    T = matrix(first.pose)
+    T = matrix_from_pose(first.pose)
     assert_allclose(T[:3, 3], [1.1, 0.18, 0.23], atol=1e-12)
     assert_allclose(T[:3, 2], [0, 0, -1], atol=1e-12)  # approach: down
     assert_allclose(T[:3, 1], [-1, 0, 0], atol=1e-12)  # closing: the camera's -z
-    pregrasp = matrix(first.pregrasp_pose)
+    pregrasp = matrix_from_pose(first.pregrasp_pose)
     assert_allclose(pregrasp[:3, 3], [1.1, 0.18, 0.35], atol=1e-12)  # 0.12 m above
     assert_allclose(pregrasp[:3, :3], T[:3, :3], atol=1e-12)
     assert_allclose(xyz(first.retreat_direction), [0, 0, 1], atol=1e-12)
@@ -440,7 +433,7 @@ def test_quaternions_of_any_rotation() -> None:
 
 
 def test_pose_and_transform_messages() -> None:
-    assert_allclose(matrix(pose_from_matrix(T_BASE_CAMERA)), T_BASE_CAMERA, atol=1e-12)
+    assert_allclose(matrix_from_pose(pose_from_matrix(T_BASE_CAMERA)), T_BASE_CAMERA, atol=1e-12)
     msg = transform_message(T_BASE_CAMERA)
     assert xyz(msg.translation).tolist() == [0.1, 0.2, 0.5]
     assert transform_message(np.eye(4)).rotation.w == 1.0

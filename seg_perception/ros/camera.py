@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from seg_perception.ros.conversions import encode_image
-from seg_perception.ros.messages import transform_message
+from seg_perception.ros.poses import transform_message
 from seg_perception.scene import Frame, Intrinsics
 
 DISTORTION_NAMES = {0: "plumb_bob", 4: "equidistant", 5: "plumb_bob", 8: "rational_polynomial"}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseArray, Transform, Vector3
+from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
@@ -31,6 +31,7 @@ from seg_perception.ros.clouds import (
     thin_clouds,
 )
 from seg_perception.ros.conversions import encode_image, set_array
+from seg_perception.ros.poses import NAN3, quaternions_of, set_xyz, set_xyzw, transform_message
 from seg_perception.scene import Grasp, GraspKind, Object3D, Scene, Status
 
 __all__ = [
@@ -44,7 +45,6 @@ __all__ = [
     "masks_from_message",
     "objects_message",
     "points_of",
-    "pose_from_matrix",
     "scene_cloud_message",
     "thin_clouds",
     "transform_message",
@@ -95,7 +95,7 @@ def objects_message(
         msg.has_support = True
         msg.support = scene.support.transformed(T).coefficients
     if T is not None and scene.frame.gravity is not None:
-        _set_xyz(msg.gravity, (T[:3, :3] @ scene.frame.gravity).tolist())
+        set_xyz(msg.gravity, (T[:3, :3] @ scene.frame.gravity).tolist())
 
     msg.objects = objects = [blank_object() for _ in order]
     _fill_instances(objects, scene, order)
@@ -179,19 +179,19 @@ def _fill_3d(objects: list[SegmentedObject], sources: list[Object3D], T: NDArray
         obj.occluded_ratio = float(source.occluded_ratio)
         obj.valid_depth_ratio = float(source.valid_depth_ratio)
         if has_3d:
-            _set_xyz(obj.centroid, next(centroids))
+            set_xyz(obj.centroid, next(centroids))
             obj.centroid_covariance = next(covariances)
-            _set_xyz(obj.box_pose.position, next(positions))
-            _set_xyzw(obj.box_pose, next(quaternions))
-            _set_xyz(obj.box_size, source.box.size.tolist())
+            set_xyz(obj.box_pose.position, next(positions))
+            set_xyzw(obj.box_pose, next(quaternions))
+            set_xyz(obj.box_size, source.box.size.tolist())
             obj.box_completed = bool(source.box_completed)
             obj.height_above_support = float(source.height_above_support)
             continue
         if source.status.has_3d:
             obj.status, obj.status_text = int(Status.NO_TRANSFORM), f"no transform to {frame_id} at this stamp"
-        _set_xyz(obj.centroid, NAN3)
+        set_xyz(obj.centroid, NAN3)
         obj.centroid_covariance = np.full(9, np.nan)
-        _set_xyz(obj.box_pose.position, NAN3)
+        set_xyz(obj.box_pose.position, NAN3)
         obj.height_above_support = float("nan")
 
 
@@ -233,15 +233,15 @@ def _grasp_message(grasp: Grasp, object_id: int, rank: int, row: list[float]) ->
     msg = GraspMsg()
     msg.kind, msg.object_id, msg.rank = int(grasp.kind), object_id, rank
     msg.planner, msg.gripper = grasp.planner, grasp.gripper
-    _set_xyz(msg.pose.position, row[0:3])
-    _set_xyz(msg.pregrasp_pose.position, row[3:6])
-    _set_xyzw(msg.pose, row[6:10])
-    _set_xyzw(msg.pregrasp_pose, row[6:10])
-    _set_xyz(msg.retreat_direction, row[10:13])
-    _set_xyz(msg.contacts[0], row[13:16])
-    _set_xyz(msg.contacts[1], row[16:19])
-    _set_xyz(msg.normals[0], row[19:22])
-    _set_xyz(msg.normals[1], row[22:25])
+    set_xyz(msg.pose.position, row[0:3])
+    set_xyz(msg.pregrasp_pose.position, row[3:6])
+    set_xyzw(msg.pose, row[6:10])
+    set_xyzw(msg.pregrasp_pose, row[6:10])
+    set_xyz(msg.retreat_direction, row[10:13])
+    set_xyz(msg.contacts[0], row[13:16])
+    set_xyz(msg.contacts[1], row[16:19])
+    set_xyz(msg.normals[0], row[19:22])
+    set_xyz(msg.normals[1], row[22:25])
     msg.retreat_distance = float(grasp.retreat_distance)
     msg.score, msg.width, msg.object_width = float(grasp.score), float(grasp.width), float(grasp.object_width)
     msg.max_force = float(grasp.max_force)
@@ -249,7 +249,7 @@ def _grasp_message(grasp: Grasp, object_id: int, rank: int, row: list[float]) ->
     return msg
 
 
-# -- images and poses ------------------------------------------------------------------------------------------------
+# -- images and grasps ------------------------------------------------------------------------------------------------
 
 
 def label_image(scene: Scene) -> NDArray[np.uint16]:
@@ -279,44 +279,6 @@ def grasp_poses(msg: SegmentedObjectArray, scene: Scene) -> PoseArray:
     return PoseArray(header=msg.header, poses=[obj.grasps[0].pose for obj in objects if obj.grasps])
 
 
-def pose_from_matrix(T: NDArray) -> Pose:
-    """The pose of a (4, 4) transform."""
-    pose = Pose()
-    _set_xyz(pose.position, T[:3, 3].tolist())
-    _set_xyzw(pose, quaternions_of(T[None, :3, :3])[0].tolist())
-    return pose
-
-
-def transform_message(T: NDArray | None) -> Transform:
-    """The message of a (4, 4) transform; None (not known) has a NaN translation."""
-    msg = Transform()
-    if T is None:
-        _set_xyz(msg.translation, NAN3)
-        return msg
-    _set_xyz(msg.translation, T[:3, 3].tolist())
-    q = msg.rotation
-    q.x, q.y, q.z, q.w = quaternions_of(T[None, :3, :3])[0].tolist()
-    return msg
-
-
-def quaternions_of(rotations: NDArray) -> NDArray[np.float64]:
-    """Unit quaternions x, y, z, w (w >= 0), (N, 4), of rotations (N, 3, 3): Shepperd's method, all at once."""
-    m = np.asarray(rotations, np.float64)
-    xx, yy, zz = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
-    outer = np.empty((len(m), 4, 4))  # 4 q q^T; its row with the largest diagonal is best conditioned
-    outer[:, 0, 0], outer[:, 1, 1] = 1 + xx - yy - zz, 1 - xx + yy - zz
-    outer[:, 2, 2], outer[:, 3, 3] = 1 - xx - yy + zz, 1 + xx + yy + zz
-    outer[:, 0, 1] = outer[:, 1, 0] = m[:, 0, 1] + m[:, 1, 0]
-    outer[:, 0, 2] = outer[:, 2, 0] = m[:, 0, 2] + m[:, 2, 0]
-    outer[:, 1, 2] = outer[:, 2, 1] = m[:, 1, 2] + m[:, 2, 1]
-    outer[:, 0, 3] = outer[:, 3, 0] = m[:, 2, 1] - m[:, 1, 2]
-    outer[:, 1, 3] = outer[:, 3, 1] = m[:, 0, 2] - m[:, 2, 0]
-    outer[:, 2, 3] = outer[:, 3, 2] = m[:, 1, 0] - m[:, 0, 1]
-    best = np.argmax(np.diagonal(outer, axis1=1, axis2=2), axis=1)
-    q = outer[np.arange(len(m)), best]
-    return q * (np.where(q[:, 3] < 0, -1.0, 1.0) / np.linalg.norm(q, axis=1))[:, None]
-
-
 # -- for consumers ---------------------------------------------------------------------------------------------------
 
 
@@ -343,17 +305,3 @@ def points_of(msg: SegmentedObjectArray, obj: SegmentedObject, cloud: PointCloud
         )
     table = np.frombuffer(source.data, np.float32).reshape(-1, POINT_STEP // 4)
     return table[obj.point_offset : end, :3]
-
-
-# -- small fillers: assigning to members is several times faster than constructing with keywords ---------------------
-
-NAN3 = (float("nan"),) * 3
-
-
-def _set_xyz(target: Point | Vector3, values: Sequence[float]) -> None:
-    target.x, target.y, target.z = values
-
-
-def _set_xyzw(pose: Pose, values: Sequence[float]) -> None:
-    q = pose.orientation
-    q.x, q.y, q.z, q.w = values

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3, Vector3Stamped
+from geometry_msgs.msg import PoseStamped, Vector3, Vector3Stamped
 from moveit_msgs.msg import CollisionObject, GripperTranslation, PlanningScene
 from moveit_msgs.msg import Grasp as MoveItGrasp
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ from shape_msgs.msg import SolidPrimitive
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from seg_perception.geometry import invert, matrix_from_quaternion, rotation_with_z, transform
+from seg_perception.geometry import invert, rotation_with_z, transform
 from seg_perception.grasping.gripper import Gripper, SuctionCup
 from seg_perception.grasping.moveit_hand import MoveItHand
 from seg_perception.msg import Grasp, SegmentedObject, SegmentedObjectArray
-from seg_perception.ros.messages import pose_from_matrix
+from seg_perception.ros.poses import matrix_from_pose, pose_from_matrix
 
 SUPPORT_ID = "seg_support"
 SUPPORT_THICKNESS, SUPPORT_BEYOND = 0.02, 0.5  # m, of the support's box, and how far it reaches beyond the objects
@@ -46,7 +46,7 @@ def moveit_grasp(grasp: Grasp, header: Header, gripper: Gripper | SuctionCup) ->
         raise ValueError(
             f"gripper '{gripper.name}': its file has no moveit section (parent_link, tcp, joints, opening)"
         )
-    T_frame_tcp = _matrix(grasp.pose)
+    T_frame_tcp = matrix_from_pose(grasp.pose)
     parent = PoseStamped(header=header, pose=pose_from_matrix(T_frame_tcp @ invert(hand.T_parent_tcp)))
     closed = max(0.0, grasp.object_width - SQUEEZE)
     up = np.array([grasp.retreat_direction.x, grasp.retreat_direction.y, grasp.retreat_direction.z])
@@ -131,7 +131,7 @@ class CollisionObjects:
 
 def _object_box(header: Header, obj: SegmentedObject, padding: float) -> CollisionObject:
     size = [max(s, 0.001) + 2 * padding for s in (obj.box_size.x, obj.box_size.y, obj.box_size.z)]
-    return _box(header, object_id(obj.id), _matrix(obj.box_pose), size)
+    return _box(header, object_id(obj.id), matrix_from_pose(obj.box_pose), size)
 
 
 def _support_box(header: Header, plane: NDArray[np.float64], objects: Collection[SegmentedObject]) -> CollisionObject:
@@ -152,9 +152,3 @@ def _box(header: Header, name: str, T: NDArray[np.float64], size: list[float]) -
     return CollisionObject(
         header=header, id=name, primitives=[shape], primitive_poses=[pose_from_matrix(T)], operation=ADD
     )
-
-
-def _matrix(pose: object) -> NDArray[np.float64]:
-    p: Point = pose.position  # type: ignore[attr-defined]
-    q: Quaternion = pose.orientation  # type: ignore[attr-defined]
-    return transform(matrix_from_quaternion((q.x, q.y, q.z, q.w)), (p.x, p.y, p.z))

@@ -20,15 +20,13 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import Pose
-from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from seg_perception.geometry import matrix_from_quaternion, transform
 from seg_perception.msg import Grasp
 from seg_perception.ros.demo import Processes
 from seg_perception.ros.pick_cell import PickCell
+from seg_perception.ros.poses import matrix_from_pose
 from seg_perception.srv import GetGrasps, SegmentOnce
 
 NODE = "seg_perception"
@@ -80,7 +78,10 @@ class Picker:
     def pick(self, grasp: Grasp) -> int | None:
         """Carries out a grasp; which thing came up, None if none did."""
         T_world_camera = self._cell.T_world_camera  # poses are in the camera's frame: this is the hand-eye calibration
-        T_grasp, T_pregrasp = T_world_camera @ matrix(grasp.pose), T_world_camera @ matrix(grasp.pregrasp_pose)
+        T_grasp, T_pregrasp = (
+            T_world_camera @ matrix_from_pose(grasp.pose),
+            T_world_camera @ matrix_from_pose(grasp.pregrasp_pose),
+        )
         d = grasp.retreat_direction
         up = T_world_camera[:3, :3] @ np.array([d.x, d.y, d.z])
         hand = self._cell.hand
@@ -126,12 +127,6 @@ class Picker:
 
     def _say(self, line: str) -> None:
         print(line, flush=True)
-
-
-def matrix(pose: Pose) -> NDArray[np.float64]:
-    """The transform (4, 4) of a pose."""
-    p, q = pose.position, pose.orientation
-    return transform(matrix_from_quaternion((q.x, q.y, q.z, q.w)), (p.x, p.y, p.z))
 
 
 def main(arguments: list[str] | None = None) -> int:

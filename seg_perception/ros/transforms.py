@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.time import Time
 
-from seg_perception.geometry import matrix_from_quaternion, transform
+from seg_perception.ros.poses import matrix_from_transform
 
 LATEST = 0  # stamp that asks tf2 for the newest transform
 
@@ -60,7 +60,7 @@ class Transforms:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                return _matrix(self._buffer.lookup_transform(target, source, stamp).transform)
+                return matrix_from_transform(self._buffer.lookup_transform(target, source, stamp).transform)
             except Exception as error:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -82,8 +82,3 @@ class Transforms:
         """Forgets all transforms that are not static."""
         if self._buffer is not None:
             self._buffer.clear()
-
-
-def _matrix(message: Any) -> NDArray[np.float64]:
-    q, t = message.rotation, message.translation
-    return transform(matrix_from_quaternion((q.x, q.y, q.z, q.w)), (t.x, t.y, t.z))

@@ -16,7 +16,7 @@ from seg_perception.srv import GetGrasps
 
 from seg_perception.geometry import invert, transform_points
 from seg_perception.ros.conversions import stamp_from_ns
-from seg_perception.ros.messages import transform_message
+from seg_perception.ros.poses import transform_message
 
 OK = GetGrasps.Response.OK
 T_WORLD_CAMERA = np.array([[0.0, -1, 0, 0.4], [-1, 0, 0, 0.1], [0, 0, -1, 0.9], [0, 0, 0, 1]])  # looking down

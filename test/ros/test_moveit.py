@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 
 from seg_perception.geometry import transform
 from seg_perception.grasping.gripper import load_gripper
-from seg_perception.ros.messages import pose_from_matrix
+from seg_perception.ros.poses import pose_from_matrix
 
 pytest.importorskip("moveit_msgs.msg", reason="moveit_msgs is not installed")
 moveit: Any = importlib.import_module("seg_perception.ros.moveit")

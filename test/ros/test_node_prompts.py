@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool
 
 from seg_perception.geometry import invert, transform_points
 from seg_perception.ros.conversions import stamp_from_ns
-from seg_perception.ros.messages import transform_message
+from seg_perception.ros.poses import transform_message
 
 pytest.importorskip("tokenizers", reason="the extra text is not installed")
 KIND = Prompt.Response

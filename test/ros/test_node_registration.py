@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from seg_perception.geometry import invert, project, ray_table, transform, transform_points
 from seg_perception.ros.conversions import stamp_from_ns, stamp_ns
-from seg_perception.ros.messages import transform_message
+from seg_perception.ros.poses import transform_message
 from seg_perception.scene import Intrinsics
 
 DEPTH_FRAME = "camera_depth_optical_frame"

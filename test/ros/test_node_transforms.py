@@ -20,7 +20,7 @@ from seg_perception.srv import GetGrasps, SegmentOnce
 
 from seg_perception.geometry import transform_points
 from seg_perception.ros.conversions import stamp_from_ns, stamp_ns
-from seg_perception.ros.messages import transform_message
+from seg_perception.ros.poses import transform_message
 
 T_BASE_CAMERA = np.array([[0.0, -1, 0, 0.4], [-1, 0, 0, 0.1], [0, 0, -1, 0.9], [0, 0, 0, 1]])  # looking down
 
