@@ -21,10 +21,9 @@ from seg_perception.backends.onnxruntime import OnnxRuntimeConfig
 from seg_perception.backends.progress import Progress, watching
 from seg_perception.config import Config, ConfigError
 from seg_perception.msg import ModelStatus
-from seg_perception.options import Selected
+from seg_perception.options import Selected, adapted
 from seg_perception.pipeline import Pipeline
 from seg_perception.plugins import Segmenter
-from seg_perception.ros.engine import adapted
 from seg_perception.ros.rehearsal import rehearse
 from seg_perception.tracking import NoTracker
 
