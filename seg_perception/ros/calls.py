@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future as Submitted
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +30,13 @@ class Calls:
         self._node = node
         self._pool = ThreadPoolExecutor(MOST, thread_name_prefix="call")
         self.running = 0
+        self._working = 0
+        self._lock = threading.Lock()
+
+    @property
+    def working(self) -> bool:
+        """Whether one of the threads has something to do: the interpreter would wait for it."""
+        return self._working > 0
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """What `function` returns or raises. Raises BusyError at once when too many are running."""
@@ -45,7 +54,7 @@ class Calls:
 
         self.running += 1
         try:
-            self._pool.submit(work)
+            self._submit(work)
             return await future
         finally:
             self.running -= 1
@@ -59,7 +68,24 @@ class Calls:
             except Exception as error:  # noqa: BLE001 - nobody awaits it
                 self._node.report(error, "background")
 
-        self._pool.submit(work)
+        self._submit(work)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        def counted() -> None:
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._working -= 1
+
+        with self._lock:
+            self._working += 1
+        self._pool.submit(counted).add_done_callback(self._forget_cancelled)
+
+    def _forget_cancelled(self, submitted: Submitted) -> None:
+        if submitted.cancelled():
+            with self._lock:
+                self._working -= 1
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

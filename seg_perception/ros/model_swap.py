@@ -21,7 +21,7 @@ from seg_perception.msg import ModelStatus
 from seg_perception.pipeline import Pipeline
 from seg_perception.ros.calls import BusyError, Calls
 from seg_perception.ros.engine import model_name
-from seg_perception.ros.model_build import SAY_EVERY
+from seg_perception.ros.model_build import ATTENTION, SAY_EVERY
 from seg_perception.srv import SetModel
 from seg_perception.tracking import NoTracker
 
@@ -79,13 +79,23 @@ class ModelSwap:
         if not request.wait:
             return self._say(response, kind.ACCEPTED, "loading; see ~/model_status")
         try:
-            done = await self._calls.run(lambda: finished.wait(request.timeout or WAIT))
+            done = await self._calls.run(lambda: self._wait(finished, request.timeout or WAIT))
         except BusyError as error:
             return self._say(response, kind.BUSY, f"{error}; the model is loading all the same, see ~/model_status")
+        if not done and node.stopping.is_set():
+            return self._say(response, kind.INVALID, "the node was told to end while the model was loading")
         if not done:
             return self._say(response, kind.TIMEOUT, "still loading; see ~/model_status")
         response.load_time = time.monotonic() - start
         return self._say(response, *(outcome[0] if outcome else (kind.INVALID, "failed; see the log")))
+
+    def _wait(self, finished: threading.Event, seconds: float) -> bool:
+        """Until it is finished; False if that takes longer, or the node is to end."""
+        deadline = time.monotonic() + seconds
+        while not finished.wait(min(ATTENTION, max(0.0, deadline - time.monotonic()))):
+            if self._node.stopping.is_set() or time.monotonic() >= deadline:
+                return False
+        return True
 
     def _load(self, config: Config, dry_run: bool) -> tuple[int, str]:
         """Loads, warms up and swaps; in a thread of its own."""

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None, transform_buffer: Callable[[Any
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    if node is not None and node.left_behind:
+    if node is not None and (node.left_behind or node.services_of_node.calls.working):
         _leave(code)
     return code
 

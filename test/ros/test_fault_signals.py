@@ -15,7 +15,7 @@ import pytest
 from fault_rows import Injected
 from lifecycle_msgs.msg import Transition
 from rig import RED, NodeProcess, Rig
-from seg_perception.srv import SegmentOnce
+from seg_perception.srv import SegmentOnce, SetModel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ENGINE = "contracts/yolov8-seg_tiny_raw.onnx"
@@ -125,6 +125,21 @@ def test_waiting_call(start: Callable, injected: Injected) -> None:
         one.rig.wait(future.done, 5.0, "an answer")
         assert future.result().status == SegmentOnce.Response.NOT_ACTIVE
     injected.heard(f"answer: NOT_ACTIVE: {future.result().message}")
+
+
+@pytest.mark.fault("signals", "active, ~/set_model loads for a minute")
+def test_loading_another_model(start: Callable, injected: Injected) -> None:
+    running = start(SLOW, "segmenter.begun:=BEGUN")
+    futures: list[Any] = []
+    for one in running:
+        said(one.rig, "model", "READY")
+        futures.append(one.rig.call_async(SetModel, "set_model", SetModel.Request(options=f"load: {LONG}", wait=True)))
+        one.rig.wait(one.begun.exists, what="loading")
+    end(running, injected)
+    for one, future in zip(running, futures, strict=True):
+        one.rig.wait(future.done, 5.0, "an answer")
+        assert future.result().status == SetModel.Response.INVALID
+    injected.heard(f"answer: INVALID: {future.result().message}")
 
 
 @pytest.mark.fault("signals", "configuring, a model takes a minute to load")
