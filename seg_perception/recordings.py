@@ -125,7 +125,7 @@ def _messages(file: Path, kinds: tuple[str, ...], **only: Any) -> Iterator[tuple
         from mcap.reader import make_reader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
-        raise RecordingError(f"{file}: MCAP files need: pip install 'seg_perception[capture]' ({error})") from error
+        raise RecordingError(f"{file}: MCAP files need: pip install mcap mcap-ros2-support ({error})") from error
     try:
         with file.open("rb") as stream:
             reader = make_reader(stream, decoder_factories=[DecoderFactory()])

@@ -56,7 +56,7 @@ class Capture:
         try:
             import mcap.writer  # noqa: F401
         except ImportError as error:
-            raise ConfigError(f"capture.folder: needs pip install 'seg_perception[capture]' ({error})") from error
+            raise ConfigError(f"capture.folder: needs pip install mcap mcap-ros2-support ({error})") from error
         self.options, self._config, self._name = config.capture, config, node_name
         self._problem, self._info = problem, info
         self.folder = Path(self.options.folder).expanduser()

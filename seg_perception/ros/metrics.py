@@ -33,7 +33,7 @@ class Metrics:
             import prometheus_client as prometheus
             from prometheus_client import core
         except ImportError as error:
-            raise ConfigError(f"metrics.port: needs pip install 'seg_perception[metrics]' ({error})") from error
+            raise ConfigError(f"metrics.port: needs pip install prometheus-client ({error})") from error
         registry = prometheus.CollectorRegistry()
 
         def histogram(name: str, doc: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Any:

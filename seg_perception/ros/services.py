@@ -167,7 +167,8 @@ class Services:
             what = [f"ids {listed(asked)}"] if asked else []
             what += [f"classes {listed(request.classes)}"] if request.classes else []
             _fail(response, failures)
-            text = f"no {' of '.join(what) or 'objects'} in the result, which has ids {listed(sorted(result.ids))}"
+            held = f"ids {listed(sorted(result.ids))}" if result.ids else "no objects"
+            text = f"no {' of '.join(what) or 'objects'} in the result, which has {held}"
             return _say(response, kind.NO_SUCH_OBJECT, text)
         frame_id = request.target_frame or result.frame_id
         planned = self._planned(perception, result, rows, request.max_per_object, request.request, frame_id)
