@@ -233,7 +233,7 @@ def check_config(sources: list[str], overrides: list[str]) -> Iterator[Check]:
         config = load_config(*sources, overrides=overrides)
         Pipeline.from_config(config)
     except (ValueError, OSError) as error:
-        yield Check(name, FAIL, " ".join(str(error).split()), "mend what it names; seg-perception parameters lists all keys")
+        yield Check(name, FAIL, " ".join(str(error).split()), "mend it; seg-perception parameters lists all keys")
         return
     planners = ", ".join(planner.plugin for planner in config.grasping.planners) or "none"
     yield Check(name, OK, f"segmenter {config.segmenter.plugin}, tracker {config.tracker.plugin}, planners {planners}")
