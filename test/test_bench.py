@@ -43,12 +43,6 @@ def test_a_sample_has_as_many_things_as_asked_for_and_the_product_finds_each(cou
     assert (width, height) == size
 
 
-@pytest.fixture(autouse=True)
-def memory_as_it_is(monkeypatch):
-    """Not for the whole test process: what is leaked later would go into memory that was kept, unseen."""
-    monkeypatch.setattr(kernels, "keep_freed_memory", lambda: True)
-
-
 def test_all_methods_make_the_same_labels_points_and_moments_as_float64_does():
     sample = make_sample(20)
     outcome = peers.ours(sample)()

@@ -12,7 +12,7 @@ from seg_perception.bench.peers import Outcome
 from seg_perception.bench.samples import Sample, make_sample
 from seg_perception.bench.timing import interleaved
 from seg_perception.geometry import ray_table
-from seg_perception.memory import keep_freed_memory
+from seg_perception.memory import freed_memory_kept
 
 COUNTS = (1, 20, 100, 300)
 SECONDS = 15.0  # of each row
@@ -23,11 +23,11 @@ APART = 1e-3  # m, centroids: of a small mask, a pixel more or less counts
 def run(rows: list[Row], progress: Progress, counts: tuple[int, ...] = COUNTS, seconds: float = SECONDS) -> None:
     """One row per number of instances; one thread. Raises ValueError when two methods disagree about the result."""
     peers.use_one_thread()
-    keep_freed_memory()  # as the node does; all methods gain from it
     for count in progress(counts, len(counts), "kernels", "row"):
         rows.append(measure(make_sample(count), seconds))
 
 
+@freed_memory_kept()  # as the node does; all methods gain from it
 def measure(sample: Sample, seconds: float) -> Row:
     """All methods on one sample, taking turns."""
     methods = {"ours": peers.ours(sample), "numpy": peers.expert_numpy(sample), "opencv": peers.opencv(sample)}
