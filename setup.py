@@ -10,22 +10,19 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")  # the one place that says it
 
-EXTRAS = {
-    "onnx": ["onnxruntime>=1.23"],
-    "openvino": ["openvino>=2025.0"],
-    # torch owns the CUDA buffers and streams; the others convert to float16 and verify an engine
-    "tensorrt": ["tensorrt>=10.3,<11.5", "torch>=2.4", "onnx", "onnxruntime>=1.23"],
-    "torch": ["torch>=2.6"],  # before it, weights_only=True could be tricked (CVE-2025-32434)
-    "kserve": ["tritonclient[grpc,http]>=2.50"],
-    "quantize": ["nncf>=2.14", "onnx>=1.16", "onnxruntime>=1.23", "openvino>=2025.0"],
-    "text": ["tokenizers>=0.15"],
-    "video": ["torch>=2.6", "transformers>=5.0"],
-    "metrics": ["prometheus-client>=0.14"],
-    "capture": ["mcap>=1.1", "mcap-ros2-support>=0.5"],
-    "sim": ["mujoco>=3.5"],
-    "viz": ["open3d>=0.19"],
-    "dev": ["hypothesis", "mypy", "pycocotools", "pytest", "ruff", "types-PyYAML"],
-}
+def extras() -> dict[str, list[str]]:
+    """Requirements by extra, from scripts/extras.txt; a colcon install has it as its requires.txt (no comments there).
+
+    torch before 2.6 could be tricked in spite of weights_only=True (CVE-2025-32434); beside tensorrt it owns the CUDA
+    buffers and streams, and onnx and onnxruntime convert to float16 and verify an engine.
+    """
+    found: dict[str, list[str]] = {}
+    for line in (HERE / "scripts" / "extras.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            found[line.strip("[]")] = current = []
+        elif line and not line.startswith("#"):
+            current.append(line)
+    return found
 
 
 def config_files() -> dict[str, list[str]]:
@@ -50,7 +47,9 @@ setup(
     packages=find_packages(include=["seg_perception", "seg_perception.*"]),
     # <prefix>/share/seg_perception, as in a ROS 2 install; seg_perception.files.shipped() finds them there.
     data_files=[
-        ("share/seg_perception", ["package.xml", "entry_points.txt"]),  # read above, so a source archive needs them
+        # read above, so a source archive needs them
+        ("share/seg_perception", ["package.xml", "entry_points.txt"]),
+        ("share/seg_perception/scripts", ["scripts/extras.txt"]),
         ("share/seg_perception/models", ["models/manifest.yaml"]),
         *((f"share/seg_perception/{folder}", files) for folder, files in config_files().items()),
     ],
@@ -62,7 +61,7 @@ setup(
         "scipy>=1.8",
         "tqdm>=4.60",
     ],
-    extras_require=EXTRAS,
+    extras_require=extras(),
     entry_points=(HERE / "entry_points.txt").read_text(encoding="utf-8"),
     zip_safe=False,
 )

@@ -81,7 +81,8 @@ class Recording:
         color = _one(pair.file, pair.color_topic, pair.color_ns)
         depth = _metres(_one(pair.file, pair.depth_topic, pair.depth_ns))
         try:
-            frame = Frame(to_rgb(color), depth, self._calibrations[pair.file], color.header.frame_id, pair.stamp_ns)
+            own = to_rgb(color).copy()  # kernels know arrays that may be written; bytes of a file are others
+            frame = Frame(own, depth, self._calibrations[pair.file], color.header.frame_id, pair.stamp_ns)
         except (ImageError, ValueError) as error:
             raise RecordingError(f"{pair.file}: frame {k}: {error}") from error
         return RgbdRecord(self.names[k], frame)

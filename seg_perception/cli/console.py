@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from seg_perception.cli.interrupt import check
 
 T = TypeVar("T")
+SLOW = 3.0  # s of warming up after which that is said
 EVERY = 5.0  # s between the plain lines of progress where there is no terminal
 
 
@@ -62,6 +64,17 @@ def write_result(value: Any, out: str) -> None:
 def say(line: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def warm_up(pipeline: Any, width: int, height: int) -> None:
+    """Compiles what the first frame would wait for; says so if that takes long."""
+    patience = threading.Timer(SLOW, say, ["warming up; the very first run compiles kernels, for about a minute"])
+    patience.daemon = True
+    patience.start()
+    try:
+        pipeline.warm_up(width, height)
+    finally:
+        patience.cancel()
 
 
 def progress(items: Iterable[T], total: int, label: str, unit: str = "frame") -> Iterator[T]:

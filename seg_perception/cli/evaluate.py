@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seg_perception.cli.console import add_config, add_json, positive, progress, write_result
+from seg_perception.cli.console import add_config, add_json, positive, progress, warm_up, write_result
 from seg_perception.config import load_config
 from seg_perception.evaluation import FrameScore, average, drop_depth, score_frame
 from seg_perception.folder import FolderError, RgbdFolder
@@ -47,7 +47,7 @@ def execute(options: argparse.Namespace) -> int:
     if not folder.has_truth:
         raise FolderError(f"{folder.path}: nothing to score against: every frame needs frames/NAME_instances.png")
     pipeline = Pipeline.from_config(load_config(*(options.config or ["tabletop"]), overrides=options.set))
-    pipeline.warm_up(folder.intrinsics.width, folder.intrinsics.height)
+    warm_up(pipeline, folder.intrinsics.width, folder.intrinsics.height)
     count = min(len(folder), options.frames or len(folder))
     rows: list[dict[str, Any]] = []
     scores: list[FrameScore] = []

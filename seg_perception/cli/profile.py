@@ -9,7 +9,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from seg_perception.cli.console import add_config, positive, progress, say
+from seg_perception.cli.console import add_config, positive, progress, say, warm_up
 from seg_perception.config import load_config
 from seg_perception.drift import FEATURES, Profile
 from seg_perception.pipeline import Pipeline
@@ -28,6 +28,7 @@ def execute(options: argparse.Namespace) -> int:
     config = load_config(*(options.config or ["tabletop"]), overrides=[*options.set, "grasping.planners=[]"])
     pipeline = Pipeline.from_config(config)
     count = min(len(source), options.frames or len(source))
+    warm_up(pipeline, source.intrinsics.width, source.intrinsics.height)
     records = progress(islice(source, count), count, "profile")
     learned = Profile.learn(pipeline.process(record.frame) for record in records)
     Path(options.output).write_text(json.dumps(learned.as_dict(), indent=1) + "\n", encoding="utf-8")

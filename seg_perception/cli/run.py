@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from seg_perception.cli.console import add_config, positive, progress, say
+from seg_perception.cli.console import add_config, positive, progress, say, warm_up
 from seg_perception.config import load_config
 from seg_perception.draw import overlay
 from seg_perception.pipeline import Pipeline
@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace) -> int:
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     count = min(len(folder), options.frames or len(folder))
-    pipeline.warm_up(folder.intrinsics.width, folder.intrinsics.height)
+    warm_up(pipeline, folder.intrinsics.width, folder.intrinsics.height)
     about = {"source": str(folder.path)}
     records: list[dict[str, Any]] = []
     try:

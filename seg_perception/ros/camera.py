@@ -13,6 +13,7 @@ import numpy as np
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
@@ -49,7 +50,7 @@ class Camera(Node):
 
     def __init__(self, name: str, depth_encoding: str = "16UC1") -> None:
         super().__init__(name)
-        self.rate = float(self.declare_parameter("rate", 30.0).value)
+        self.rate = float(self.declare_parameter("rate", 30.0, ParameterDescriptor(dynamic_typing=True)).value)
         self.frame_id = str(self.declare_parameter("frame_id", "camera_color_optical_frame").value)
         self.depth_encoding = str(self.declare_parameter("depth_encoding", depth_encoding).value)
         lock_step = bool(self.declare_parameter("lock_step", False).value)

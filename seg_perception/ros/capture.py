@@ -116,7 +116,8 @@ class Capture:
         now = time.monotonic()
         while self._times and now - self._times[0] > MINUTE:
             self._times.popleft()
-        if len(self._times) >= self.options.max_per_minute:
+        most = self.options.max_per_minute
+        if len(self._times) >= most or (self._times and now - self._times[-1] < MINUTE / most / 4):  # not all at once
             return False
         self._times.append(now)
         return True

@@ -89,4 +89,5 @@ class Diagnostics:
             logger.warning("; ".join(f"{part.name}: {part.text}" for part in bad))
         elif self._bad and not bad:
             self._bad = False
-            logger.info("all OK again")
+            if perception is not None:  # a node that was stopped is not well again
+                logger.info("all OK again")

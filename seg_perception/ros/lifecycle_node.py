@@ -273,7 +273,7 @@ class SegPerceptionNode(LifecycleNode):
         perception, said = self.perception, self._said
         if perception.ready is None:
             if not said and time.monotonic() - perception.began > SAY_WARMING_UP:
-                self._said = "warming up: compiling kernels, only the first time, about a minute"
+                self._said = "warming up; the very first start compiles kernels, for about a minute"
         elif not said.startswith("ready") and self.model_status.message.state in RUNNING:
             images = [f"'{i.topic}'" for i in (self.inputs.color, self.inputs.depth) if i is not None]
             listening = "listening to" if self.inputs.opened is not None else "on request, from"

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -32,7 +33,7 @@ def run_node(create: Callable[[], Node], arguments: Sequence[str] | None = None)
         node = create()
         while not stop.is_set() and not getattr(node, "done", False):
             rclpy.spin_once(node, timeout_sec=ATTENTION)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ParameterException) as error:
         if debug:
             raise
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -13,6 +14,7 @@ import numpy as np
 
 REMEMBER = 3.0  # s, a problem that was not seen for longer is over
 WINDOW = 300  # frames that percentiles are taken over
+NUMBER = re.compile(r"[-+]?\d[\d.]*")  # another number is no other problem
 REPEATED = 3  # failures in a row that make an ERROR
 
 
@@ -37,9 +39,10 @@ class Reports:
         with self._lock:
             self._problems[name] = (text, now)
             logged = self._logged.get(name)
-            fresh = logged is None or now - logged[1] > 10.0 or (logged[0] != text and now - logged[1] > 5.0)
+            words = NUMBER.sub("#", text)
+            fresh = logged is None or now - logged[1] > 10.0 or (logged[0] != words and now - logged[1] > 5.0)
             if fresh:
-                self._logged[name] = (text, now)
+                self._logged[name] = (words, now)
         if fresh:
             self._log(f"{name}: {text}")
 

@@ -108,7 +108,11 @@ class Services:
         message.objects = [o for o in message.objects if o.id in keep]
         response.result = message
         with_3d = sum(o.status < Status.NO_DEPTH_IMAGE for o in message.objects)
-        return _say(response, status, text or f"{len(message.objects)} objects, {with_3d} with 3D")
+        text = text or f"{len(message.objects)} objects, {with_3d} with 3D"
+        problem = self._node.reports.current("depth")
+        if status == kind.OK and not with_3d and problem:  # an empty table, or a blind camera?
+            text += f"; depth: {problem}"
+        return _say(response, status, text)
 
     # -- get_grasps ----------------------------------------------------------------------------------------------------
 

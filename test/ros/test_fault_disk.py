@@ -36,7 +36,7 @@ class Disk:
     """The node's disk, seen from outside."""
 
     def __init__(self, process: NodeProcess, folder: Path) -> None:
-        self.root = Path(f"/proc/{process.process.pid}/root{folder}")
+        self.root = Path("/proc", str(process.process.pid), "root", *folder.parts[1:])
 
     def fill(self) -> None:
         with (self.root / "fill").open("wb", buffering=0) as file:

@@ -44,7 +44,7 @@ def test_it_says_that_it_compiles_and_calls_nothing_missing(cold: None, namespac
     process = NodeProcess(RED, namespace=namespace)
     try:
         rig.wait(lambda: any("warming up (" in text for _, _, text in heard), 60.0, "warming up")
-        rig.wait(lambda: "warming up: compiling kernels" in process.log, what="the log says so")
+        rig.wait(lambda: "the very first start compiles kernels" in process.log, what="the log says so")
         assert all(level == WARN for part, level, text in heard if text.startswith("warming up ("))
         segments = shared_memory_of(str(process.process.pid))
         assert process.stop(signal.SIGINT) in (0, 130), process.log
