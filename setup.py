@@ -10,6 +10,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")  # the one place that says it
 
+
 def extras() -> dict[str, list[str]]:
     """Requirements by extra, from scripts/extras.txt; a colcon install has it as its requires.txt (no comments there).
 
