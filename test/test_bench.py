@@ -131,7 +131,9 @@ KEPT: list = []
 
 
 def _leak_memory() -> None:
-    KEPT.append(np.ones(40_000))  # 320 kB
+    pages = mmap.mmap(-1, 1 << 20)  # from the system: this process may have plenty lying free
+    pages.write(bytes(1 << 20))
+    KEPT.append(pages)
 
 
 def _leak_a_thread() -> None:
