@@ -316,7 +316,7 @@ def clearance(row, gap, foreign, jaw):  # type: ignore[no-untyped-def]
         b = abs(signed)
         da = max(0.0, a - 0.5 * jaw[WIDTH])
         below = max(0.0, row[TIP] - h)
-        own_rim = b < inner - gap + RIM and h < row[TOP] + RIM
+        own_rim = b < min(inner, inner - gap + RIM) and h < row[TOP] + RIM  # never what a finger would meet
         if own_rim and a < 0.5 * jaw[WIDTH] + RIM:
             continue
         db = max(0.0, b - outer)
