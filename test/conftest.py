@@ -14,12 +14,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's backgroun
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What is in own_process/ runs only when it is named: test_own_process.py does that, a process for each file."""
-    asked = any("own_process" in argument for argument in config.args)
-    return True if collection_path.name == "own_process" and not asked else None
-
-
 def _shared(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable, ROOT / ".." / "shared" / default)).resolve()
     if not path.is_dir():

@@ -12,6 +12,7 @@ import pytest
 from tensorrt_packages import with_onnx
 
 from seg_perception.backends.onnxruntime import OnnxRuntime
+from seg_perception.backends.openvino import the_core
 from seg_perception.cli import main
 from seg_perception.masks import Masks
 from seg_perception.scene import Instances
@@ -86,8 +87,8 @@ def test_openvino_gives_the_masks_of_onnxruntime(model, count, instances, models
 
 
 def test_a_lower_precision_is_close_and_said_to_be(models_dir, photographs, capsys):
-    openvino = pytest.importorskip("openvino")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    pytest.importorskip("openvino")
+    if "BF16" not in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
     found = verify(capsys, models_dir / YOLO26, *photographs, "--runtime", "openvino:bf16")["openvino bf16"]
     assert found["verdict"] == "close"

@@ -3,6 +3,7 @@
 """The openvino backend: the results of ONNX Runtime, the precision that was asked for, and clear lines for the rest."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from test_onnxruntime import identity_model
 
 from seg_perception.backends.onnxruntime import OnnxRuntime
-from seg_perception.backends.openvino import OpenVino, _without_telemetry
+from seg_perception.backends.openvino import OpenVino, load_openvino, the_core
 from seg_perception.options import ConfigError, Selected, parse
 from seg_perception.plugins import Backend, PluginError
 from seg_perception.scene import Frame
@@ -40,7 +41,7 @@ def reference(model: Path) -> OnnxRuntime:
 
 def intermediate(model, path: Path) -> Path:
     """Saves an OpenVINO model as IR, weights as they are."""
-    _without_telemetry().save_model(model, str(path), compress_to_fp16=False)
+    load_openvino().save_model(model, str(path), compress_to_fp16=False)
     return path
 
 
@@ -138,7 +139,7 @@ def spread(model: Path, **options) -> float:
 def test_float32_unless_asked_otherwise(models_dir):
     """On a CPU that has bfloat16, OpenVINO left alone takes it; also from the cache, in any order."""
     model = models_dir / TINY
-    if "BF16" not in _without_telemetry().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ConfigError, match="CPU does not compute in bf16"):
             start(model=str(model), precision="bf16")
         pytest.skip("this CPU has no bfloat16 to tell float32 from")
@@ -156,7 +157,7 @@ def test_a_precision_that_the_device_lacks_is_refused_not_replaced(models_dir):
 
 def quantised(path: Path) -> Path:
     """An IR `y = x` rounded to 256 steps of 1/255."""
-    runtime = _without_telemetry()
+    runtime = load_openvino()
     ops = runtime.opset13
     x = ops.parameter([1, 2, 3], np.float32, name="x")
     low, high = (ops.constant(np.float32(v)) for v in (0, 1))
@@ -214,12 +215,29 @@ def test_an_absent_device_lists_what_is_there(tmp_path, device):
 def test_it_is_imported_without_its_telemetry():
     """Importing openvino would start a process that reports it over the network."""
     code = (
-        "import json, sys; from seg_perception.backends.openvino import _without_telemetry;"
-        "_without_telemetry().Core(); import multiprocessing;"
+        "import json, sys; from seg_perception.backends.openvino import the_core;"
+        "the_core(); import multiprocessing;"
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] == 'openvino_telemetry']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("order", ["first, second", "second, first"])
+def test_ctrl_c_is_heard_after_models_have_gone_in_any_order(tmp_path, order):
+    """OpenVINO sets the signals' stack for each Core of its own and puts back that of one which has gone."""
+    model = identity_model(tmp_path / "identity.onnx")
+    load = f"OpenVino(OpenVinoConfig({str(model)!r}, cache=False))"
+    code = (
+        "import faulthandler, gc, signal; faulthandler.enable();"  # gives the thread a stack for signals
+        "from seg_perception.backends.openvino import OpenVino, OpenVinoConfig;"
+        f"first = {load}; second = {load};"
+        + "".join(f"del {name}; gc.collect();" for name in order.split(", "))
+        + "signal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 # --- what can be wrong ---
@@ -281,8 +299,7 @@ def test_missing_files_other_formats_and_graphs_it_cannot_run_are_one_line(tmp_p
 
 
 def test_class_names_come_with_an_ir_too(tmp_path, models_dir):
-    runtime = _without_telemetry()
-    model = runtime.Core().read_model(str(models_dir / TINY))
+    model = the_core().read_model(str(models_dir / TINY))
     path = intermediate(model, tmp_path / "net.xml")
     names = start(model=str(path)).metadata["names"]
     assert names == start(model=str(models_dir / TINY)).metadata["names"]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Mapping
@@ -54,10 +55,9 @@ class OpenVino:
     Config = OpenVinoConfig
 
     def __init__(self, config: OpenVinoConfig) -> None:
-        runtime = _without_telemetry()
+        runtime, core = load_openvino(), the_core()
         path = model_file(config.model)
         self._path = path
-        core = runtime.Core()
         devices = _devices(core, config)
         model = _read(runtime, core, path)
         _check_precision(core, devices, config, model, path)
@@ -75,7 +75,17 @@ class OpenVino:
         return {spec.name: single_precision(results[i]) for i, spec in enumerate(self.outputs)}
 
 
-def _without_telemetry() -> Any:
+@functools.cache
+def the_core() -> Any:
+    """The one openvino.Core of this process, kept to its end.
+
+    A Core's CPU plugin gives the calling thread another stack for signals and puts the former one back when it goes.
+    With two Cores that is a freed one, and the next ctrl-C ends the process (seen in 2026.4.1).
+    """
+    return load_openvino().Core()
+
+
+def load_openvino() -> Any:
     """The package, imported without openvino_telemetry, which would fork this process to report it over the network."""
     if TELEMETRY in sys.modules or "openvino" in sys.modules:
         return require("openvino", "openvino")

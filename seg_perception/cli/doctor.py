@@ -196,7 +196,9 @@ def _devices(module: str, loaded: ModuleType) -> str:
     if module == "onnxruntime":
         return f", providers {', '.join(p.removesuffix('ExecutionProvider') for p in loaded.get_available_providers())}"
     if module == "openvino":
-        return f", devices {', '.join(loaded.Core().available_devices)}"
+        from seg_perception.backends.openvino import the_core
+
+        return f", devices {', '.join(the_core().available_devices)}"
     if module == "torch":
         return f", CUDA {loaded.version.cuda or 'none'}, {loaded.cuda.device_count()} devices"
     return ""

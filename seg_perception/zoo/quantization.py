@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from seg_perception.backends.openvino import _without_telemetry
+from seg_perception.backends.openvino import load_openvino, the_core
 from seg_perception.backends.progress import Progress, tell
 from seg_perception.options import ConfigError
 from seg_perception.plugins import PluginError, require
@@ -64,9 +64,9 @@ def _by_nncf(
     source: Path, target: Path, feeds: Sequence[Mapping[str, NDArray]], keep: Sequence[str], transformer: bool
 ) -> None:
     nncf = _nncf()
-    openvino = _without_telemetry()
+    openvino = load_openvino()
     nncf.set_log_level(logging.ERROR)
-    model = openvino.Core().read_model(str(source))
+    model = the_core().read_model(str(source))
     count = iter(range(1, sys.maxsize))
 
     def told(feed: Mapping[str, NDArray]) -> Mapping[str, NDArray]:
@@ -103,7 +103,7 @@ def _check_kept(source: Path, types: Sequence[str], known: Collection[str]) -> N
 
 def _nncf() -> Any:
     """The package, imported without openvino_telemetry, which would report it over the network."""
-    _without_telemetry()
+    load_openvino()
     blocked = TELEMETRY not in sys.modules
     if blocked:
         sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # NNCF is prepared for its absence

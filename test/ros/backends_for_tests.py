@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A STAND-IN for a runtime that builds engines: it waits, tells progress, then it is ONNX Runtime. No GPU, no TensorRT.
 
-It shows what the node does meanwhile. What TensorRT's builder itself does is in test/own_process.
+It shows what the node does meanwhile. What TensorRT's builder itself does is in test/test_tensorrt_builder.py.
 """
 
 from __future__ import annotations

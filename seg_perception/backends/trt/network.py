@@ -77,9 +77,10 @@ def unsupported_nodes(trt: Any, model: Path) -> tuple[Unsupported, ...]:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)  # a fresh one: a parser that has parsed refuses to be asked
     data = model.read_bytes()
-    if parser.supports_model_v2(data, str(model)):
-        return ()
-    return tuple(_errors(parser)) or (Unsupported("", "", reason(logger.since(mark))),)
+    supported = parser.supports_model_v2(data, str(model))
+    found = () if supported else tuple(_errors(parser)) or (Unsupported("", "", reason(logger.since(mark))),)
+    del parser, network, builder  # in this order: a parser looks at its network to the end
+    return found
 
 
 def _errors(parser: Any) -> list[Unsupported]:
