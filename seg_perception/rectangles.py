@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 
 COLUMNS = 128
-LOOKED_AT = 64  # values at once
+BITS = np.iinfo(np.int64).max
 FEW = 64  # so many extremes are kept in order as they come; of more, all values are sorted
+MANY = 128  # points; of more, a hull is made of the ends of their columns
 
 
 @njit(cache=True, nogil=True)
@@ -73,63 +74,68 @@ def _along(x, y, z, a, b, c, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _trimmed(values, left_out):  # type: ignore[no-untyped-def]
-    """The range of `values` less `left_out` of them at each end."""
+    """The range of float64 `values` less `left_out` of them at each end."""
+    keys = _keys(values)
     if left_out >= FEW:
-        ordered = values.copy()
-        _sort_pairs(ordered, ordered)
-        return ordered[left_out], ordered[len(ordered) - 1 - left_out]
-    lowest = np.full(left_out + 1, np.inf, values.dtype)  # ascending
-    highest = np.full(left_out + 1, -np.inf, values.dtype)  # descending
-    blocks = (len(values) + LOOKED_AT - 1) // LOOKED_AT
-    for i in range(blocks):
-        start = (i + blocks - 1) % blocks * LOOKED_AT  # both ends first, as values often rise or fall all along
-        some = values[start : start + LOOKED_AT]
-        low, high = _ends(some)
-        if low >= lowest[left_out] and high <= highest[left_out]:
-            continue
-        for value in some:
-            if value < lowest[left_out]:
-                k = left_out
-                while k > 0 and lowest[k - 1] > value:
-                    lowest[k] = lowest[k - 1]
-                    k -= 1
-                lowest[k] = value
-            if value > highest[left_out]:
-                k = left_out
-                while k > 0 and highest[k - 1] < value:
-                    highest[k] = highest[k - 1]
-                    k -= 1
-                highest[k] = value
-    return lowest[left_out], highest[left_out]
+        _sort_pairs(keys, keys)
+        return _values(keys[left_out], keys[len(keys) - 1 - left_out])
+    low = _lowest_but(keys, left_out)
+    for i in range(len(keys)):
+        keys[i] = -keys[i]
+    return _values(low, -_lowest_but(keys, left_out))
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
-def _ends(values):  # type: ignore[no-untyped-def]
-    low = high = values[0]
-    for value in values:
-        low = value if value < low else low
-        high = value if value > high else high
-    return low, high
+@njit(cache=True, nogil=True)
+def _keys(values):  # type: ignore[no-untyped-def]
+    """float64 `values` as whole numbers in the same order: only the ends of these are found by vector instructions."""
+    bits, keys = values.view(np.int64), np.empty(len(values), np.int64)
+    for i in range(len(bits)):
+        keys[i] = bits[i] ^ ((bits[i] >> 63) & BITS)
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _values(low, high):  # type: ignore[no-untyped-def]
+    """The two values with these keys."""
+    values = np.array([low ^ ((low >> 63) & BITS), high ^ ((high >> 63) & BITS)]).view(np.float64)
+    return values[0], values[1]
+
+
+@njit(cache=True, nogil=True)
+def _lowest_but(keys, left_out):  # type: ignore[no-untyped-def]
+    """The lowest of `keys` less `left_out` of them."""
+    below, lowest = -BITS, BITS
+    for _ in range(left_out + 1):
+        lowest, count = BITS, 0
+        for i in range(len(keys)):
+            lowest = min(lowest, keys[i] if keys[i] > below else BITS)
+        for i in range(len(keys)):
+            count += keys[i] == lowest
+        if left_out < count:
+            break
+        left_out, below = left_out - count, lowest
+    return lowest
 
 
 @njit(cache=True, nogil=True)
 def hull(x, y):  # type: ignore[no-untyped-def]
-    """Corners (K, 2) of the convex hull of points x, y, counterclockwise (Andrew's monotone chain).
+    """Corners (K, 2) of the convex hull of points x, y, float64, counterclockwise (Andrew's monotone chain).
 
-    Of more than a thousand points only the lowest and highest in each of 128 columns are looked at: that moves a corner
+    Of more than MANY points only the lowest and highest in each of 128 columns are looked at: that moves a corner
     by at most 1/128 of the width, and along an edge only.
     """
-    if len(x) > 1024:
-        x, y = _column_ends(x, y)
+    if len(x) > MANY:
+        low_x, low_y, high_x, high_y = _column_ends(x, y)
     else:
-        x, y = x.copy(), y.copy()
-        _sort_pairs(x, y)
-    corners = np.empty((2 * len(x) + 1, 2))
+        low_x, low_y = x.copy(), y.copy()
+        _sort_pairs(low_x, low_y)
+        high_x, high_y = low_x, low_y
+    corners = np.empty((len(low_x) + len(high_x) + 1, 2))
     n = 0
     for side in range(2):
         start = n
-        for k in range(len(x)):
-            i = k if side == 0 else len(x) - 1 - k
+        x, y = (low_x, low_y) if side == 0 else (high_x[::-1], high_y[::-1])
+        for i in range(len(x)):
             while n >= start + 2:
                 ax, ay = corners[n - 2, 0], corners[n - 2, 1]
                 if (corners[n - 1, 0] - ax) * (y[i] - ay) - (corners[n - 1, 1] - ay) * (x[i] - ax) > 0.0:
@@ -157,27 +163,38 @@ def _sort_pairs(x, y):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _column_ends(x, y):  # type: ignore[no-untyped-def]
-    """The lowest and the highest point of each column, ordered by x."""
-    low = x.min()
-    scale = x.dtype.type((COLUMNS - 1) / max(x.max() - low, 1e-12))
+    """x and y of the lowest, and of the highest points of the columns, ordered by x; both have the first and the last
+    point of all."""
+    keys = _keys(x)
+    least, most = BITS, -BITS
+    for i in range(len(keys)):
+        least, most = min(least, keys[i]), max(most, keys[i])
+    low, high = _values(least, most)
+    scale = (COLUMNS - 1) / max(high - low, 1e-12)
     column = np.empty(len(x), np.int32)
     for i in range(len(x)):
         column[i] = np.int32((x[i] - low) * scale)
-    lowest, highest = np.full(COLUMNS, np.inf, x.dtype), np.full(COLUMNS, -np.inf, x.dtype)
-    at_lowest, at_highest = np.empty(COLUMNS, x.dtype), np.empty(COLUMNS, x.dtype)
+    lowest, highest = np.full(COLUMNS, np.inf), np.full(COLUMNS, -np.inf)
+    at_lowest, at_highest = np.empty(COLUMNS), np.empty(COLUMNS)
     for i in range(len(x)):
         k = column[i]  # without a branch, which would be guessed wrong
         lower, higher = y[i] < lowest[k], y[i] > highest[k]
         lowest[k], at_lowest[k] = y[i] if lower else lowest[k], x[i] if lower else at_lowest[k]
         highest[k], at_highest[k] = y[i] if higher else highest[k], x[i] if higher else at_highest[k]
-    chosen_x, chosen_y = np.empty(2 * COLUMNS, x.dtype), np.empty(2 * COLUMNS, x.dtype)
-    n = 0
+    ends = np.empty((4, COLUMNS + 2))
+    low_x, low_y, high_x, high_y = ends[0], ends[1], ends[2], ends[3]
+    n = 1
     for k in range(COLUMNS):
         if lowest[k] <= highest[k]:
-            i, j = (n, n + 1) if at_lowest[k] <= at_highest[k] else (n + 1, n)
-            chosen_x[i], chosen_y[i], chosen_x[j], chosen_y[j] = at_lowest[k], lowest[k], at_highest[k], highest[k]
-            n += 2
-    return chosen_x[:n], chosen_y[:n]
+            low_x[n], low_y[n], high_x[n], high_y[n] = at_lowest[k], lowest[k], at_highest[k], highest[k]
+            n += 1
+    i, j = (0, 1) if low_x[1] <= high_x[1] else (2, 3)
+    low_x[0] = high_x[0] = ends[i, 1]
+    low_y[0] = high_y[0] = ends[j, 1]
+    i, j = (0, 1) if low_x[n - 1] > high_x[n - 1] else (2, 3)
+    low_x[n] = high_x[n] = ends[i, n - 1]
+    low_y[n] = high_y[n] = ends[j, n - 1]
+    return low_x[: n + 1], low_y[: n + 1], high_x[: n + 1], high_y[: n + 1]
 
 
 @njit(cache=True, nogil=True)
