@@ -19,6 +19,7 @@ from seg_perception.ros.sync import Pair, Pairer, Stamped
 
 GRACE = 1.0  # s, wall time without a pair (or a camera_info) after which color goes on alone
 MAX_FRAMES = 30  # frames that one call may ask for
+REPLACED = "pair replaced by a newer one"
 
 
 @dataclass(eq=False)
@@ -127,7 +128,7 @@ class Feed:
                 self._claimed.append(pair)
             elif self.streaming:
                 if self._newest is not None:
-                    self.pairer.dropped["pair replaced by a newer one"] += 1
+                    self.pairer.dropped[REPLACED] += 1
                 self._newest = pair
         self._ready.notify_all()
 

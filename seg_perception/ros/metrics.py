@@ -15,6 +15,7 @@ import numpy as np
 
 from seg_perception.config import MetricsConfig
 from seg_perception.options import ConfigError
+from seg_perception.ros.feed import REPLACED
 from seg_perception.ros.results import Result
 from seg_perception.scene import GraspStatus, Status
 
@@ -104,7 +105,7 @@ class _Known:
 
         yield family("Counter", "results", "Results published.", {"": reports.published})
         inputs, perception = node.inputs, node.perception
-        drops = dict(reports.drops)
+        drops = {REPLACED: 0, **reports.drops}  # a rate can only be told of what was there before
         if perception is not None:
             drops.update(perception.feed.pairer.dropped)
         yield family("Counter", "dropped", "Frames and messages dropped, by reason.", drops, "reason")

@@ -27,6 +27,7 @@ LEVELS = {DiagnosticStatus.OK: "OK", DiagnosticStatus.WARN: "WARN", DiagnosticSt
 WITH_3D = "objects with 3D"
 NOTHING = "nothing"
 RATE = 30.0  # Hz, of good frames
+WINDOWS = 4  # looks at what is published: on a busy machine a transform may come late for a frame
 
 
 @dataclass
@@ -75,12 +76,15 @@ class Injected:
     def publishes(self, expected: str, seconds: float = 0.4, **camera: Any) -> None:
         """Films for a while: that these statuses are published, or `WITH_3D`, or `NOTHING`."""
         time.sleep(0.1)  # what was under way
-        self._rig.objects.clear()
-        end = time.monotonic() + seconds
-        self._rig.film(lambda: time.monotonic() > end, **camera)
-        if expected != NOTHING:
-            self._rig.film(lambda: self._rig.objects, what=expected, **camera)
-        found = published(self._rig.objects)
+        for _ in range(1 if expected == NOTHING else WINDOWS):
+            self._rig.objects.clear()
+            end = time.monotonic() + seconds
+            self._rig.film(lambda end=end: time.monotonic() > end, **camera)
+            if expected != NOTHING:
+                self._rig.film(lambda: self._rig.objects, what=expected, **camera)
+            found = published(self._rig.objects)
+            if found == expected:
+                break
         assert found == expected, f"expected {expected}, got {found}"
         self.row.published = found
 
