@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seg_perception.geometry import ray_planes
 from seg_perception.masks import Masks
 from seg_perception.options import option
 from seg_perception.scene import Frame, Plane
-from seg_perception.surfaces.cells import Cells, fit_cells, fit_depth_cells
+from seg_perception.surfaces.cells import Cells, fit_cells
+from seg_perception.surfaces.depth_cells import fit_depth_cells
 from seg_perception.surfaces.planes import large_planes
 from seg_perception.surfaces.surface import Surface
 
@@ -28,6 +28,7 @@ SAME = 0.012  # planes closer than this share of their distance are one, bent by
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 LARGE = 0.1  # m^2, smaller planes may be an object's face
 NOISE_RANGE = (1e-3, 4e-3)  # 1/m
+SQUARE = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,8 @@ def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = Non
     """
     if frame.depth is None or frame.intrinsics is None or config.max_supports == 0:
         return ()
-    hidden = np.zeros(frame.depth.shape, np.uint16) if masks is None else masks.label_image()
-    if frame.ignore is not None:
-        hidden = hidden | frame.ignore
-    rays = ray_planes(frame.intrinsics)
-    straight = not frame.intrinsics.is_distorted
-    cells = fit_depth_cells(frame.depth, hidden, rays, straight, config.min_depth, config.max_depth)
+    masks = Masks.empty(frame.height, frame.width) if masks is None else masks
+    cells = fit_depth_cells(frame.depth, frame.intrinsics, masks, frame.ignore, config.min_depth, config.max_depth)
     found = _search(cells, config, frame.gravity)
     return tuple(surface.plane for surface in found.carrying)
 
@@ -103,7 +100,7 @@ def _search(cells: Cells, config: SupportConfig, gravity: NDArray[np.float64] | 
     coefficients, owner = large_planes(cells, noise, MIN_CELLS, MAX_PLANES)
     owner = _unite_slices(cells, coefficients, owner)
     normals = -coefficients / np.linalg.norm(coefficients, axis=1, keepdims=True)
-    up = -gravity if gravity is not None else _up(normals, _sizes(cells, coefficients, owner))
+    up = -gravity if gravity is not None else _up(normals, cells, coefficients, owner)
     level = _patches(cells, owner, np.flatnonzero(normals @ up >= LEVEL), noise)
     carrying, tops = _without_tops(level, up, config)
     carrying.sort(key=lambda s: -s.cells)
@@ -133,79 +130,88 @@ def _patches(cells: Cells, owner: NDArray[np.int16], numbers: NDArray[np.int64],
     """Connected pieces of the planes `numbers`; pieces closer than an object's length are one, seen around it."""
     found = []
     for number in numbers:
-        mine = (owner == number).astype(np.uint8)
-        count, labels = cv2.connectedComponents(cv2.dilate(mine, np.ones((3, 3), np.uint8)))
-        labels = labels * mine
-        pieces = [k for k in range(1, count) if (labels == k).sum() >= MIN_CELLS]
-        for group in _near_each_other(pieces, labels, cells):
-            chosen = np.isin(labels, group)
-            found.append(Surface.from_cells(cells.planes[chosen], noise, cells.side))
+        mine = (owner == number).view(np.uint8)
+        _, labels = cv2.connectedComponents(cv2.dilate(mine, SQUARE))
+        labels *= mine
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        for group in _near_each_other(np.flatnonzero(sizes >= MIN_CELLS).tolist(), labels, cells):
+            chosen = np.zeros(len(sizes), bool)
+            chosen[group] = True
+            rows = cells.planes.reshape(-1, 5).take(np.flatnonzero(chosen[labels]), axis=0)
+            found.append(Surface.from_cells(rows, noise, cells.side))
     return found
 
 
 def _near_each_other(pieces: list[int], labels: NDArray[np.int32], cells: Cells) -> list[list[int]]:
     """Pieces of one plane in groups: near each other, and not parted by a look past the plane onto something behind."""
-    points = {k: _points_of(cells.planes[labels == k]) for k in pieces}
+    if len(pieces) < 2:
+        return [pieces] if pieces else []
+    members = {k: np.argwhere(labels == k) for k in pieces}
     groups: list[list[int]] = []
     for k in pieces:
-        touching = [g for g in groups if any(_belong(points[k], points[other], cells) for other in g)]
+        touching = [g for g in groups if any(_belong(members[k], members[other], cells) for other in g)]
         groups = [g for g in groups if g not in touching] + [[k, *(x for g in touching for x in g)]]
     return groups
 
 
-def _belong(a: NDArray[np.float64], b: NDArray[np.float64], cells: Cells) -> bool:
-    """Whether two pieces (n, 3) m are one surface: at most GAP apart, and what lies between is hidden, not seen
-    through."""
+def _belong(a: NDArray[np.int64], b: NDArray[np.int64], cells: Cells) -> bool:
+    """Whether two pieces, rows and columns (n, 2) of their cells, are one surface: at most GAP apart, and what lies
+    between is hidden, not seen through."""
     a, b = a[:: max(1, len(a) // 60)], b[:: max(1, len(b) // 60)]
-    square = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-    i, j = np.unravel_index(square.argmin(), square.shape)
-    if square[i, j] > GAP * GAP:
-        return False
-    return not sees_through(cells, a[i], b[j])
+    between = _points_of(cells, a)[:, None] - _points_of(cells, b)
+    square = np.einsum("ijk,ijk->ij", between, between)
+    i, j = divmod(int(square.argmin()), len(b))
+    return square[i, j] <= GAP * GAP and not _sees_through(cells, a[i], b[j])
 
 
-def sees_through(cells: Cells, start: NDArray[np.float64], stop: NDArray[np.float64], share: float = 0.3) -> bool:
-    """Whether more than `share` of the cells between two points of a plane lie well behind the plane."""
-    ends = np.array([start[:2] / start[2], stop[:2] / stop[2]])
-    grid = np.array([cells.cell_of(ray) for ray in ends])
-    steps = int(np.abs(grid[1] - grid[0]).max())
+def _sees_through(cells: Cells, start: NDArray[np.int64], stop: NDArray[np.int64], share: float = 0.3) -> bool:
+    """Whether more than `share` of the cells between two cells (row, column) of a plane lie well behind the plane."""
+    steps = int(np.abs(stop - start).max())
     along = np.linspace(0, 1, steps + 1)[1:-1]
-    rows, columns = np.round(grid[0] + along[:, None] * (grid[1] - grid[0])).astype(int).T
-    expected = 1 / start[2] + along * (1 / stop[2] - 1 / start[2])
-    behind = (cells.planes[rows, columns, 2] < expected * (1 - BEHIND)) & np.isfinite(cells.rms[rows, columns])
-    return bool(behind.sum() > share * max(1, len(along)))
+    rows, columns = np.round(start + along[:, None] * (stop - start)).astype(int).T
+    first, last = cells.planes[start[0], start[1], 2], cells.planes[stop[0], stop[1], 2]
+    behind = cells.planes[rows, columns, 2] < (first + along * (last - first)) * (1 - BEHIND)
+    return bool((behind & np.isfinite(cells.rms[rows, columns])).sum() > share * max(1, len(along)))
 
 
-def _points_of(planes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([planes[:, :2], np.ones(len(planes))]) / planes[:, 2:3]
+def _points_of(cells: Cells, members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, 3) m of the cells `members` (n, 2)."""
+    planes = cells.planes[members[:, 0], members[:, 1], :3]
+    w = planes[:, 2:].copy()
+    planes[:, 2] = 1.0
+    return planes / w
 
 
-def _up(normals: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _up(
+    normals: NDArray[np.float64], cells: Cells, coefficients: NDArray[np.float64], owner: NDArray[np.int16]
+) -> NDArray[np.float64]:
     """Up, (3,) unit, camera frame: the normal that most of the level-looking surface shares, of planes with `normals`
-    (P, 3) and `sizes` (P,)."""
-    if not len(normals):
-        return np.array([0.0, -1.0, 0.0])
-    votes = (normals @ normals.T >= LEVEL) @ (sizes * [_levelness(n) for n in normals])
+    (P, 3)."""
+    if len(normals) < 2:
+        return normals[0] if len(normals) else np.array([0.0, -1.0, 0.0])
+    votes = (normals @ normals.T >= LEVEL) @ (_sizes(cells, coefficients, owner) * _levelness(normals))
     return normals[votes.argmax()]
 
 
 def _sizes(cells: Cells, coefficients: NDArray[np.float64], owner: NDArray[np.int16]) -> NDArray[np.float64]:
     """(P,) how much of the picture each plane fills, in cells; those of small faces of objects count less."""
-    sizes = np.zeros(len(coefficients))
-    for i, plane in enumerate(coefficients):
-        w = cells.planes[owner == i, 2]
-        area = float((cells.side**2 / w**3).sum() * np.linalg.norm(plane))  # m^2
-        sizes[i] = len(w) * min(1.0, area / LARGE)
-    return sizes
+    of_plane = owner.ravel().astype(np.int64) + 1
+    w = cells.planes[..., 2].ravel()
+    with np.errstate(divide="ignore"):
+        spread = 1.0 / (w * w * w)
+    areas = np.bincount(of_plane, spread, len(coefficients) + 1)[1:] * np.sqrt((coefficients**2).sum(axis=1))  # rays^2
+    counts = np.bincount(of_plane, minlength=len(coefficients) + 1)[1:]
+    return counts * np.minimum(1.0, areas * (cells.side**2 / LARGE))
 
 
-def _levelness(normal: NDArray[np.float64]) -> float:
-    """How much a surface looks like a table to a camera held upright: its normal leans up in the image.
+def _levelness(normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(P,) how much surfaces look like tables to a camera held upright: their normals (P, 3) lean up in the image.
 
     Walls lean down or, far ahead, nowhere. A table seen from straight above leans nowhere, and to a camera held upside
     down tables look like walls: such surfaces count too, but less.
     """
-    return 1.0 if normal[1] <= -0.2 else 0.15
+    return np.where(normals[:, 1] <= -0.2, 1.0, 0.15)
 
 
 def _without_tops(

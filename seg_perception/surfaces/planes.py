@@ -14,6 +14,8 @@ GUESSES = 96  # seeds tried per plane
 FLAT = 3.0  # cells whose residual is over this many times the noise hold an edge
 AGREE = 3.0  # distance of a cell of the plane, in times the noise,
 BENT = 0.005  # plus this share of its inverse depth: real depth cameras bend planes
+BLOCK = 256  # cells counted at once
+ENOUGH = 0.95  # share of the cells left that a guess needs to be taken as the best
 ALONG = np.cos(np.radians(20.0))  # and its normal
 
 
@@ -23,31 +25,28 @@ def large_planes(cells: Cells, noise: float, least: int, most: int) -> tuple[NDA
     Returns `coefficients` (P, 3), w = a x + b y + c in ray coordinates, and `owner` (R, C), the plane of each cell or
     -1. `noise` 1/m is the standard deviation of inverse depth.
     """
-    return _extract(cells.planes, cells.rms, noise, least, most, GUESSES, FLAT, AGREE * noise, BENT, ALONG)
+    return _extract(cells.planes, cells.rms, noise, least, most, GUESSES, FLAT, AGREE * noise, BENT, ALONG, ENOUGH)
 
 
-@njit(cache=True, nogil=True)
-def _solve3(m, v):  # type: ignore[no-untyped-def]
-    """Solution of the symmetric system `m` x = `v` by Cramer's rule; zeros when it is singular."""
-    c00 = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1]
-    c01 = m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2]
-    c02 = m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]
-    det = m[0, 0] * c00 + m[0, 1] * c01 + m[0, 2] * c02
-    out = np.zeros(3)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solved(n, xx, xy, x, yy, y, xw, yw, w):  # type: ignore[no-untyped-def]
+    """a, b, c of w = a x + b y + c from the sums over `n` cells, by Cramer's rule; zeros when they do not tell."""
+    xx, xy, x, yy, y, xw, yw, w = xx / n, xy / n, x / n, yy / n, y / n, xw / n, yw / n, w / n
+    c00, c01, c02 = yy - y * y, y * x - xy, xy * y - yy * x
+    det = xx * c00 + xy * c01 + x * c02
     if abs(det) < 1e-12:
-        return out
-    c11 = m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0]
-    c12 = m[0, 1] * m[2, 0] - m[0, 0] * m[2, 1]
-    c22 = m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]
-    out[0] = (c00 * v[0] + c01 * v[1] + c02 * v[2]) / det
-    out[1] = (c01 * v[0] + c11 * v[1] + c12 * v[2]) / det
-    out[2] = (c02 * v[0] + c12 * v[1] + c22 * v[2]) / det
-    return out
+        return 0.0, 0.0, 0.0
+    c11, c12, c22 = xx - x * x, xy * x - xx * y, xx * yy - xy * xy
+    return (
+        (c00 * xw + c01 * yw + c02 * w) / det,
+        (c01 * xw + c11 * yw + c12 * w) / det,
+        (c02 * xw + c12 * yw + c22 * w) / det,
+    )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _agrees(cell, plane, agree, bent, along):  # type: ignore[no-untyped-def]
-    a, b, c = plane[0], plane[1], plane[2]
+    a, b, c = plane
     if abs(a * cell[0] + b * cell[1] + c - cell[2]) > agree + bent * cell[2]:
         return False
     gx, gy = cell[3], cell[4]
@@ -56,27 +55,37 @@ def _agrees(cell, plane, agree, bent, along):  # type: ignore[no-untyped-def]
     return dot > along * np.sqrt((a * a + b * b + c * c) * (gx * gx + gy * gy + gc * gc))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fit_chosen(planes, chosen, count):  # type: ignore[no-untyped-def]
-    m = np.zeros((3, 3))
-    v = np.zeros(3)
+    xx = xy = x = yy = y = xw = yw = w = 0.0
     for k in range(count):
         cell = planes[chosen[k, 0], chosen[k, 1]]
-        x, y, w = cell[0], cell[1], cell[2]
-        m[0, 0] += x * x
-        m[0, 1] += x * y
-        m[0, 2] += x
-        m[1, 1] += y * y
-        m[1, 2] += y
-        m[2, 2] += 1.0
-        v[0] += x * w
-        v[1] += y * w
-        v[2] += w
-    m[1, 0], m[2, 0], m[2, 1] = m[0, 1], m[0, 2], m[1, 2]
-    return _solve3(m / count, v / count)
+        u, v, value = cell[0], cell[1], cell[2]
+        xx, xy, x, yy, y = xx + u * u, xy + u * v, x + u, yy + v * v, y + v
+        xw, yw, w = xw + u * value, yw + v * value, w + value
+    return _solved(count, xx, xy, x, yy, y, xw, yw, w)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _guess(planes, free, r, c, near):  # type: ignore[no-untyped-def]
+    """The plane through the cells around cell `r`, `c` that are `free` and less than `near` from its plane; and how
+    many there are."""
+    count = 0
+    xx = xy = x = yy = y = xw = yw = w = 0.0
+    seed = planes[r, c]
+    for v in range(max(0, r - 2), min(planes.shape[0], r + 3)):
+        for u in range(max(0, c - 2), min(planes.shape[1], c + 3)):
+            cell = planes[v, u]
+            p, q, value = cell[0], cell[1], cell[2]
+            ahead = seed[2] + seed[3] * (p - seed[0]) + seed[4] * (q - seed[1])
+            if free[v, u] and abs(ahead - value) <= near:
+                xx, xy, x, yy, y = xx + p * p, xy + p * q, x + p, yy + q * q, y + q
+                xw, yw, w = xw + p * value, yw + q * value, w + value
+                count += 1
+    return _solved(max(count, 1), xx, xy, x, yy, y, xw, yw, w), count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _tabulate(planes, free, n, stride, table):  # type: ignore[no-untyped-def]
     """Columns x, y, w and unit normal of every `stride`-th of the `n` cells `free`; returns how many."""
     m = 0
@@ -91,29 +100,35 @@ def _tabulate(planes, free, n, stride, table):  # type: ignore[no-untyped-def]
     return m
 
 
-@njit(cache=True, nogil=True)
-def _agreeing(table, m, plane, agree, bent, along):  # type: ignore[no-untyped-def]
-    """How many of the first `m` cells of the table agree with the plane: `_agrees`, without a branch."""
-    a, b, c = plane[0], plane[1], plane[2]
-    least = along * np.sqrt(a * a + b * b + c * c)
-    x, y, w, nx, ny, nc = table[0], table[1], table[2], table[3], table[4], table[5]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _agreeing(table, m, plane, agree, bent, along, least):  # type: ignore[no-untyped-def]
+    """How many of the first `m` cells of the table agree with the plane: `_agrees`, without a branch. Stops counting
+    when it can no longer be more than `least`."""
+    a, b, c = plane
+    upright = along * np.sqrt(a * a + b * b + c * c)
     count = 0
-    for k in range(m):
-        off = abs(a * x[k] + b * y[k] + c - w[k])
-        count += (off <= agree + bent * w[k]) & (a * nx[k] + b * ny[k] + c * nc[k] > least)
+    for first in range(0, m, BLOCK):
+        if count + m - first <= least:
+            break
+        part = table[:, first : min(m, first + BLOCK)]
+        x, y, w, nx, ny, nc = part[0], part[1], part[2], part[3], part[4], part[5]
+        for k in range(part.shape[1]):
+            off = abs(a * x[k] + b * y[k] + c - w[k])
+            count += (off <= agree + bent * w[k]) & (a * nx[k] + b * ny[k] + c * nc[k] > upright)
     return count
 
 
-@njit(cache=True, nogil=True)
-def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along, enough):  # type: ignore[no-untyped-def]
     rows, columns = rms.shape
     owner = np.full((rows, columns), -1, np.int16)
     coefficients = np.zeros((most, 3))
+    is_free = rms <= flat * noise
     free = np.empty((rows * columns, 2), np.int64)
     n = 0
     for r in range(rows):
         for c in range(columns):
-            if rms[r, c] <= flat * noise:
+            if is_free[r, c]:
                 free[n, 0] = r
                 free[n, 1] = c
                 n += 1
@@ -123,27 +138,19 @@ def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along)
     rounds = 0
     while found < most and n >= least and rounds < 2 * most:
         rounds += 1
-        best, best_count = np.zeros(3), 0
+        best, best_count = (0.0, 0.0, 0.0), 0
         stride = max(1, n // 1200)  # a sample of cells is enough to compare guesses
         m = _tabulate(planes, free, n, stride, table)
         for g in range(guesses):
             r, c = free[(g * n) // guesses, 0], free[(g * n) // guesses, 1]
-            count = 0
-            for v in range(max(0, r - 2), min(rows, r + 3)):
-                for u in range(max(0, c - 2), min(columns, c + 3)):
-                    seed, cell = planes[r, c], planes[v, u]
-                    if rms[v, u] <= flat * noise and owner[v, u] < 0:
-                        ahead = seed[2] + seed[3] * (cell[0] - seed[0]) + seed[4] * (cell[1] - seed[1])
-                        if abs(ahead - cell[2]) <= 2 * agree:
-                            chosen[count, 0] = v
-                            chosen[count, 1] = u
-                            count += 1
+            guess, count = _guess(planes, is_free, r, c, 2 * agree)
             if count < 6:
                 continue
-            guess = _fit_chosen(planes, chosen, count)
-            count = _agreeing(table, m, guess, agree, bent, along)
+            count = _agreeing(table, m, guess, agree, bent, along, best_count)
             if count > best_count:
                 best, best_count = guess, count
+            if best_count >= enough * m:
+                break
         if best_count * stride < least:
             break
         count = 0
@@ -161,11 +168,12 @@ def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along)
             break
         for k in range(count):
             owner[chosen[k, 0], chosen[k, 1]] = found
-        coefficients[found] = best
+            is_free[chosen[k, 0], chosen[k, 1]] = False
+        coefficients[found, 0], coefficients[found, 1], coefficients[found, 2] = best
         found += 1
         left = 0
         for k in range(n):
-            if owner[free[k, 0], free[k, 1]] < 0:
+            if is_free[free[k, 0], free[k, 1]]:
                 free[left] = free[k]
                 left += 1
         n = left

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -11,13 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.geometry import rotation_with_z
-from seg_perception.rectangles import hull
 from seg_perception.scene import Plane
+from seg_perception.surfaces.curves import fit_curve, fit_outline
 
-ROUNDS = 4
-TRIM = 3.0  # cells farther off than this many times the noise are not the surface
 CURVED = 100  # cells that it takes to see how the camera bends a plane
-STIFFNESS = 0.01  # keeps the bend small where there are no cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,18 +41,11 @@ class Surface:
         """
         if len(cells) < 3:
             raise ValueError(f"surface: expected at least 3 cells, got {len(cells)}")
-        rays, w = cells[:, :2], cells[:, 2]
-        curve = _fit_curve(rays, w, noise)
-        flat = curve[:3] + _flattened(rays, curve)
-        distance = 1.0 / np.linalg.norm(flat)
-        normal = -distance * np.array([flat[1], flat[2], flat[0]])
-        plane = Plane(normal, distance)
-        axes = rotation_with_z(plane.normal)[:, :2].T
-        origin = _on_plane(rays, flat).mean(axis=0)
-        edge = hull(rays[:, 0], rays[:, 1])  # a plane's picture keeps what is convex
-        corners = np.concatenate([edge + side / 2 * np.array(sign) for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))])
-        across, along = axes @ (_on_plane(corners, flat) - origin).T
-        outline = hull(across, along)
+        curve, flat = fit_curve(cells, noise, CURVED)
+        distance = 1.0 / math.sqrt(flat @ flat)
+        plane = Plane(np.array([flat[1], flat[2], flat[0]]) * -distance, distance)
+        axes = np.ascontiguousarray(rotation_with_z(plane.normal)[:, :2].T)
+        origin, outline = fit_outline(cells, flat, axes, side)
         return cls(plane, curve, origin, axes, outline, len(cells))
 
     @property
@@ -77,44 +68,3 @@ class Surface:
     def footprint(self) -> NDArray[np.float64]:
         """(K, 3) m, the outline in the camera frame."""
         return self.origin + self.outline @ self.axes
-
-
-def _on_plane(rays: NDArray[np.float64], flat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (n, 3) m of the plane w = flat @ (1, x, y) along `rays` (n, 2)."""
-    points = np.ones((len(rays), 3))
-    points[:, :2] = rays
-    points /= (rays @ flat[1:] + flat[0])[:, None]
-    return points
-
-
-def _basis(rays: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(6, n)"""
-    x, y = np.ascontiguousarray(rays.T)
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-
-
-def _fit_curve(rays: NDArray[np.float64], w: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
-    terms = 6 if len(w) >= CURVED else 3
-    basis = _basis(rays)[:terms]
-    ridge = np.diag([0.0, 0.0, 0.0, 1.0, 1.0, 1.0][:terms]) * STIFFNESS * STIFFNESS * len(w)
-    used = np.ones(len(w), bool)
-    curve = np.zeros(6)
-    for _ in range(ROUNDS):
-        a = basis * used
-        curve[:terms] = np.linalg.lstsq(a @ basis.T + ridge, a @ w, rcond=None)[0]
-        off = np.abs(curve[:terms] @ basis - w)
-        limit = max(TRIM * noise, 2.5 * float(np.median(off)))
-        near = off <= limit
-        if near.sum() < max(3, terms) or (near == used).all():
-            break
-        used = near
-    return curve
-
-
-def _flattened(rays: NDArray[np.float64], curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The plane nearest to the bend alone, as c0, c1, c2."""
-    if not curve[3:].any():
-        return np.zeros(3)
-    basis = _basis(rays)
-    a = basis[:3]
-    return np.linalg.lstsq(a @ a.T, a @ (curve[3:] @ basis[3:]), rcond=None)[0]
