@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from seg_perception.points import FOREIGN, empty_flags, height_of, rows_of, set_places, step
+from seg_perception.points import FOREIGN, empty_flags, height_of, number_set, rows_of, set_places, step
 
 BRIDGE = 3  # px, holes in the depth up to this wide do not part an object
 Y, START, STOP, ROOT = 0, 1, 2, 3
@@ -133,25 +133,20 @@ def grown(z, core, keep, steps):  # type: ignore[no-untyped-def]
     """`core` and the pixels of `keep` that touch it in depth: the rim that a core lacks, but no thin band along it; and
     their number."""
     out = np.zeros(z.shape, np.uint8)
-    z0, z1, z2 = rows_of(z)
-    c0, c1, c2 = rows_of(core)
-    wanted, grown = rows_of(keep)[1], rows_of(out)[1]
-    count = 0
-    for k in range(len(z2) - 2):
-        here = z1[k + 1]
-        t = step(here, steps)
-        n = c0[k] & (abs(z0[k] - here) <= t)
-        n |= c0[k + 1] & (abs(z0[k + 1] - here) <= t)
-        n |= c0[k + 2] & (abs(z0[k + 2] - here) <= t)
-        n |= c1[k] & (abs(z1[k] - here) <= t)
-        n |= c1[k + 2] & (abs(z1[k + 2] - here) <= t)
-        n |= c2[k] & (abs(z2[k] - here) <= t)
-        n |= c2[k + 1] & (abs(z2[k + 1] - here) <= t)
-        n |= c2[k + 2] & (abs(z2[k + 2] - here) <= t)
-        mine = c1[k + 1] | (wanted[k + 1] & n)
-        grown[k + 1] = mine
-        count += mine
-    return out, count
+    inner = np.empty(z.shape, np.float32)  # depth of the core, else inf
+    depth, inside, depth_inside = z.reshape(z.size), core.reshape(core.size), inner.reshape(inner.size)
+    for k in range(len(depth)):
+        depth_inside[k] = depth[k] if inside[k] else np.float32(np.inf)
+    above, row, below = rows_of(inner)
+    depths, mine, wanted, grown = rows_of(z)[1], rows_of(core)[1], rows_of(keep)[1], rows_of(out)[1]
+    for k in range(len(below) - 2):
+        here = depths[k + 1]
+        least = min(abs(above[k] - here), abs(above[k + 1] - here))
+        least = min(min(least, abs(above[k + 2] - here)), abs(row[k] - here))
+        least = min(min(least, abs(row[k + 2] - here)), abs(below[k] - here))
+        least = min(min(least, abs(below[k + 1] - here)), abs(below[k + 2] - here))
+        grown[k + 1] = mine[k + 1] | (wanted[k + 1] & (least <= step(here, steps)))
+    return out, number_set(out)
 
 
 @njit(cache=True, nogil=True)

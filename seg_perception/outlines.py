@@ -7,10 +7,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from seg_perception.points import FOREIGN, empty_flags, height_of, rows_of, set_places, step
+from seg_perception.points import FOREIGN, empty_flags, height_of, number_set, rows_of, set_places, step
 
 OUTLINE_REACH = 6  # px, how far to look past holes in the depth for what is beside the outline
 BESIDE = 4  # px outside the outline where the support is measured
+BITS = np.int32(np.iinfo(np.int32).max)  # all but the sign
 PLACES = 160  # of a long outline, about so many places are looked at
 
 
@@ -36,8 +37,8 @@ def support_beside(places, kind, depth, rays, straight, roi, plane, reach):  # t
     """Median and robust standard deviation m of the heights over `plane` of what lies around the mask and less than
     `reach` m from it; NaN with fewer than 20 such pixels. Depth cameras bend planes: this is the plane as seen here."""
     rows, columns = kind.shape
-    heights = np.empty(4 * len(places), np.float32)
-    n = 0
+    beside = np.empty((4 * len(places), 2), np.int32)
+    m = 0
     for k in range(len(places)):
         y, x = places[k, 0], places[k, 1]
         for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
@@ -49,10 +50,17 @@ def support_beside(places, kind, depth, rays, straight, roi, plane, reach):  # t
                 continue
             if 0 <= gy < rows and 0 <= gx < columns and kind[gy, gx] != FOREIGN:
                 continue
-            height = height_of(depth[v, u], rays, straight, v, u, plane)
-            if abs(height) < reach:
-                heights[n] = height
-                n += 1
+            beside[m, 0], beside[m, 1] = v, u
+            m += 1
+    heights = np.empty(m, np.float32)
+    for k in range(m):  # far apart in memory: fetched at once, one does not wait for the other
+        heights[k] = depth[beside[k, 0], beside[k, 1]]
+    n = 0
+    for k in range(m):
+        height = height_of(heights[k], rays, straight, beside[k, 0], beside[k, 1], plane)
+        if abs(height) < reach:
+            heights[n] = height
+            n += 1
     if n < 20:
         return np.nan, np.nan
     middle = middle_of(heights[:n])
@@ -63,33 +71,36 @@ def support_beside(places, kind, depth, rays, straight, roi, plane, reach):  # t
 
 @njit(cache=True, nogil=True)
 def middle_of(values):  # type: ignore[no-untyped-def]
-    """Their median, (M,) with M > 0, by halving: a sort would take longer, above all to compile."""
-    some = np.empty(len(values), np.float32)
-    for k in range(len(values)):
-        some[k] = values[k]
-    low, high, k = 0, len(some) - 1, len(some) // 2
-    while low < high:  # Hoare's selection
-        pivot, i, j = some[(low + high) // 2], low, high
-        while i <= j:
-            while some[i] < pivot:
-                i += 1
-            while some[j] > pivot:
-                j -= 1
-            if i <= j:
-                some[i], some[j] = some[j], some[i]
-                i, j = i + 1, j - 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
+    """The median of float32 `values`, (M,) with M > 0. Their bits, as whole numbers, are in the same order but for the
+    sign; among these it is found by halving, which counts without a branch that could be guessed wrong."""
+    bits, keys = values.view(np.int32), np.empty(len(values), np.int32)
+    for i in range(len(bits)):
+        keys[i] = bits[i] ^ ((bits[i] >> 31) & BITS)
+    place = (len(keys) - 1) // 2
+    low, high = -1 - np.int64(BITS), np.int64(BITS)
+    while low < high:
+        half = (low + high) >> 1
+        if _up_to(keys, half) > place:
+            high = half
         else:
-            break
-    if len(some) % 2 == 1:
-        return np.float64(some[k])
-    below = some[0]
-    for i in range(k):
-        below = max(below, some[i])
-    return 0.5 * (np.float64(below) + np.float64(some[k]))
+            low = half + 1
+    above = low
+    if 2 * place + 2 == len(keys) and _up_to(keys, low) == place + 1:  # of an even number: the next one too
+        above = np.int64(BITS)
+        for i in range(len(keys)):
+            above = min(above, keys[i] if keys[i] > low else above)
+    ends = np.empty(2, np.int32)
+    ends[0], ends[1] = low ^ ((low >> 63) & BITS), above ^ ((above >> 63) & BITS)
+    middle = ends.view(np.float32)
+    return 0.5 * (np.float64(middle[0]) + np.float64(middle[1]))
+
+
+@njit(cache=True, nogil=True)
+def _up_to(keys, limit):  # type: ignore[no-untyped-def]
+    count, most = 0, np.int32(limit)
+    for i in range(len(keys)):
+        count += keys[i] <= most
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -98,16 +109,13 @@ def away_from_steps(keep, seen, steps):  # type: ignore[no-untyped-def]
     out = np.zeros(keep.shape, np.uint8)
     above, here, below = rows_of(seen)
     wanted, row = rows_of(keep)[1], rows_of(out)[1]
-    count = 0
     for k in range(len(below) - 2):
         z = here[k + 1]
         t = step(z, steps)
         cut = np.uint8(abs(here[k] - z) > t) | np.uint8(abs(here[k + 2] - z) > t)
         cut |= np.uint8(abs(above[k + 1] - z) > t) | np.uint8(abs(below[k + 1] - z) > t)
-        away = wanted[k + 1] & (cut ^ 1)
-        row[k + 1] = away
-        count += away
-    return out, count
+        row[k + 1] = wanted[k + 1] & (cut ^ 1)
+    return out, number_set(out)
 
 
 @njit(cache=True, nogil=True)

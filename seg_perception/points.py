@@ -16,7 +16,6 @@ from numba import njit
 
 FOREIGN, UNKNOWN, USABLE = 0, 1, 2  # pixels of a grid: not in the mask; in it without usable depth; with
 NAN, NEAR, FAR, IGNORED, TOTAL = 0, 1, 2, 3, 4  # what `depth_under_mask` counts
-BLOCK = 32  # values copied at once
 HOLE = 10  # px, how far a pixel without depth may take that of its row
 SUMMED = 4096  # pixels that float32 sums up
 
@@ -112,6 +111,16 @@ def set_places(flags, words, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def number_set(grid):  # type: ignore[no-untyped-def]
+    """How many pixels are in the set. One loop that also counts is slower than two: a count has eight bytes."""
+    flags = grid.reshape(grid.size)
+    count = 0
+    for k in range(len(flags)):
+        count += flags[k]
+    return count
+
+
+@njit(cache=True, nogil=True)
 def empty_flags(count):  # type: ignore[no-untyped-def]
     """As many flags, not set, the same bytes as words, and room for the places of those that are set."""
     words = np.zeros((count + 8) // 8, np.uint64)
@@ -143,29 +152,24 @@ def agreeing_pixels(grid, value, agreeing, least):  # type: ignore[no-untyped-de
     """The pixels where `grid` is at least `value` and that at least `least` neighbours agree with, and their number."""
     out = np.zeros(grid.shape, np.uint8)
     old, agree, new = grid.reshape(grid.size), agreeing.reshape(agreeing.size), out.reshape(out.size)
-    total = 0
     for k in range(len(new)):
-        good = (old[k] >= value) & (agree[k] >= least)
-        new[k] = good
-        total += good
-    return out, total
+        new[k] = (old[k] >= value) & (agree[k] >= least)
+    return out, number_set(out)
 
 
 @njit(cache=True, nogil=True)
 def above_support(z, keep, rays, plane, limit):  # type: ignore[no-untyped-def]
     """The pixels of `keep` at least `limit` m above the support, their number, and that of those at twice that."""
-    out = np.zeros(keep.shape, np.uint8)
+    out, over = np.empty(keep.shape, np.uint8), np.empty(keep.shape, np.uint8)
     a, b, c, d = np.float32(plane[0]), np.float32(plane[1]), np.float32(plane[2]), np.float32(plane[3])
     low, twice = np.float32(limit), np.float32(2.0 * limit)
-    wanted, depth, above = keep.reshape(keep.size), z.reshape(z.size), out.reshape(out.size)
-    ray_x, ray_y = rays[0], rays[1]
-    count = high = 0
+    wanted, depth, ray_x, ray_y = keep.reshape(keep.size), z.reshape(z.size), rays[0], rays[1]
+    above, high = out.reshape(out.size), over.reshape(over.size)
     for k in range(len(wanted)):
         height = (a * ray_x[k] + b * ray_y[k] + c) * depth[k] + d
         above[k] = wanted[k] & (height >= low)
-        count += above[k]
-        high += wanted[k] & (height > twice)
-    return out, count, high
+        high[k] = wanted[k] & (height > twice)
+    return out, number_set(out), number_set(over)
 
 
 @njit(cache=True, nogil=True)
@@ -262,18 +266,11 @@ def points_of(keep, z, rays, color, roi, points, colors):  # type: ignore[no-unt
 
 @njit(cache=True, nogil=True)
 def _copy(source, start, count, target, at):  # type: ignore[no-untyped-def]
-    """Copies `count` values of `source` from `start` on to `target` from `at` on: in whole blocks where there is room;
-    what they write beyond is overwritten by the next run. Their number is easier to guess for the processor than that
-    of single values."""
-    blocks = (count + BLOCK - 1) // BLOCK
-    if at + blocks * BLOCK <= len(target) and start + blocks * BLOCK <= len(source):
-        for k in range(blocks):
-            run, to = source[start + k * BLOCK :], target[at + k * BLOCK :]
-            for x in range(BLOCK):
-                to[x] = run[x]
-    else:
-        for x in range(count):
-            target[at + x] = source[start + x]
+    """Copies `count` values of `source` from `start` on to `target` from `at` on. Indices that cannot be negative make
+    one move of it; a slice would do so too, but is counted in and out."""
+    s, t = np.uintp(start), np.uintp(at)
+    for k in range(np.uintp(count)):
+        target[t + np.uintp(k)] = source[s + np.uintp(k)]
 
 
 @njit(cache=True, nogil=True)
