@@ -20,7 +20,9 @@ from seg_perception.geometry import ray_table
 from seg_perception.masks import Masks
 from seg_perception.scene import Intrinsics
 
-BLOCK = 8  # points that may be written beyond the last one
+FEW = 4  # holes in a run, up to which writing the rest of the run anew is quicker than asking at each pixel
+# Unsigned, as all indices of the inner loops: nobody asks whether they are negative, so they work on whole vectors.
+ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,8 +65,8 @@ def points_under(
         raise ValueError(f"color: expected {(*size, 3)}, got {color.shape}")
     count = len(masks)
     total = int(masks.areas.sum())
-    points = np.empty((total + BLOCK, 3), np.float32)
-    colors = np.empty((total + BLOCK if color is not None else 0, 3), np.uint8)
+    points = np.empty((total, 3), np.float32)
+    colors = np.empty((total if color is not None else 0, 3), np.uint8)
     offsets, means, covariances = np.zeros(count + 1, np.int64), np.zeros((count, 3)), np.zeros((count, 3, 3))
     image = np.ascontiguousarray(depth, np.float32)
     picture = np.empty((0, 0, 3), np.uint8) if color is None else np.ascontiguousarray(color)
@@ -89,24 +91,21 @@ def _rays(intrinsics: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float
 @njit(cache=True, nogil=True)
 def _lift(depth, color, ray_x, ray_y, spans, offsets, limits, points, colors, ends, means, covariances):  # type: ignore[no-untyped-def]
     near, far = limits
-    flat, flat_colors = points.reshape(points.size), colors.reshape(colors.size)
+    flat = points.reshape(points.size)
     total = np.zeros(10)
-    n = 0
+    n = np.uint64(0)  # of flat
     for i in range(len(offsets) - 1):
         total[:] = 0
         x0 = y0 = z0 = np.float32(0)
         for s in range(offsets[i], offsets[i + 1]):
-            y, start, stop = spans[s, 0], spans[s, 1], spans[s, 2]
-            row, xs = depth[y, start:stop], ray_x[start:stop]
+            y, start, stop = np.uint64(spans[s, 0]), np.uint64(spans[s, 1]), np.uint64(spans[s, 2])
             ry = ray_y[y]
             if z0 == 0:  # the first depth of the mask: sums are taken about a point near it, which float32 can bear
-                for k in range(len(row)):
-                    if near <= row[k] <= far:
-                        x0, y0, z0 = xs[k], ry, row[k]
-                        break
-                if z0 == 0:
+                x = _first(depth, y, start, stop, near, far)
+                if x == stop:
                     continue
-            number, a, r, aa, ar, rr = _sums(xs, row, x0, z0, near, far)
+                x0, y0, z0 = ray_x[x], ry, depth[y, x]
+            number, a, r, aa, ar, rr = _write(depth, ray_x, ry, y, start, stop, x0, z0, near, far, flat, n)
             v = np.float64(ry - y0)
             b, bb = v * (r + z0 * number), v * v * (rr + 2 * z0 * r + np.float64(z0) * z0 * number)
             ab, br = v * (ar + z0 * a), v * (rr + z0 * r)
@@ -114,47 +113,74 @@ def _lift(depth, color, ray_x, ray_y, spans, offsets, limits, points, colors, en
             total[4], total[5], total[6] = total[4] + aa, total[5] + ab, total[6] + ar
             total[7], total[8], total[9] = total[7] + bb, total[8] + br, total[9] + rr
             if color.size > 0:
-                n = _write_colored(xs, ry, row, color[y, start:stop], near, far, flat, flat_colors, n)
-            else:
-                n = _write(xs, ry, row, near, far, flat, n)
-        ends[i + 1] = n // 3
+                _write_colors(depth, color, y, start, stop, near, far, colors, n // THREE)
+            holes = stop - start - np.uint64(number)
+            if holes > FEW:
+                _pack(depth, ray_x, ry, y, start, stop, near, far, flat, n)
+            elif holes > 0:
+                _close(depth, ray_x, ry, y, start, stop, near, far, holes, flat, n)
+            n += THREE * np.uint64(number)
+        ends[i + 1] = n // THREE
         _finish(total, x0, y0, z0, means[i], covariances[i])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _sums(xs, zs, x0, z0, near, far):  # type: ignore[no-untyped-def]
-    """Number of depths in range, and sums of a, r, aa, ar, rr: x beside the ray x0, and z beyond z0."""
+def _write(depth, ray_x, ry, y, start, stop, x0, z0, near, far, flat, n):  # type: ignore[no-untyped-def]
+    """Writes the point of every pixel, as if all had depth; of those that have it number and sums of a, r, aa, ar, rr:
+    x beside the ray x0, and z beyond z0."""
     zero = np.float32(0)
-    n = a = r = aa = ar = rr = zero
-    for k in range(len(zs)):
-        z = zs[k]
+    number = a = r = aa = ar = rr = zero
+    for k in range(stop - start):
+        x, z, at = ray_x[start + k], depth[y, start + k], n + THREE * k
+        flat[at], flat[at + ONE], flat[at + TWO] = x * z, ry * z, z
         good = (z >= near) & (z <= far)
-        p = (xs[k] - x0) * z if good else zero
+        p = (x - x0) * z if good else zero
         q = z - z0 if good else zero
-        n += np.float32(1) if good else zero
+        number += np.float32(1) if good else zero
         a, r = a + p, r + q
         aa, ar, rr = aa + p * p, ar + p * q, rr + q * q
-    return n, a, r, aa, ar, rr
+    return number, a, r, aa, ar, rr
 
 
 @njit(cache=True, nogil=True)
-def _write(xs, ry, zs, near, far, flat, n):  # type: ignore[no-untyped-def]
-    """Writes every point, and goes on behind those that have depth."""
-    for k in range(len(zs)):
-        z = zs[k]
-        flat[n], flat[n + 1], flat[n + 2] = xs[k] * z, ry * z, z
-        n += 3 if (z >= near) & (z <= far) else 0
-    return n
+def _close(depth, ray_x, ry, y, start, stop, near, far, holes, flat, n):  # type: ignore[no-untyped-def]
+    """Leaves out the pixels without depth: what is behind each of them is written anew."""
+    for _ in range(holes):
+        hole = start
+        while (depth[y, hole] >= near) & (depth[y, hole] <= far):
+            hole += ONE
+        n += THREE * (hole - start)
+        start = hole + ONE
+        for k in range(stop - start):
+            x, z, at = ray_x[start + k], depth[y, start + k], n + THREE * k
+            flat[at], flat[at + ONE], flat[at + TWO] = x * z, ry * z, z
 
 
 @njit(cache=True, nogil=True)
-def _write_colored(xs, ry, zs, row, near, far, flat, flat_colors, n):  # type: ignore[no-untyped-def]
-    for k in range(len(zs)):
-        z = zs[k]
-        flat[n], flat[n + 1], flat[n + 2] = xs[k] * z, ry * z, z
-        flat_colors[n], flat_colors[n + 1], flat_colors[n + 2] = row[k, 0], row[k, 1], row[k, 2]
-        n += 3 if (z >= near) & (z <= far) else 0
-    return n
+def _pack(depth, ray_x, ry, y, start, stop, near, far, flat, n):  # type: ignore[no-untyped-def]
+    """The same for many: writes every point, and goes on behind those that have depth."""
+    for x in range(start, stop):
+        z = depth[y, x]
+        flat[n], flat[n + ONE], flat[n + TWO] = ray_x[x] * z, ry * z, z
+        if (z >= near) & (z <= far):
+            n += THREE
+
+
+@njit(cache=True, nogil=True)
+def _write_colors(depth, color, y, start, stop, near, far, colors, n):  # type: ignore[no-untyped-def]
+    for x in range(start, stop):
+        colors[n, 0], colors[n, 1], colors[n, 2] = color[y, x, 0], color[y, x, 1], color[y, x, 2]
+        if (depth[y, x] >= near) & (depth[y, x] <= far):
+            n += ONE
+
+
+@njit(cache=True, nogil=True)
+def _first(depth, y, start, stop, near, far):  # type: ignore[no-untyped-def]
+    """The first pixel of `start:stop` that has depth; `stop` if none has."""
+    x = start
+    while x < stop and not (near <= depth[y, x] <= far):
+        x += ONE
+    return x
 
 
 @njit(cache=True, nogil=True)

@@ -11,11 +11,10 @@ from numba import njit
 @njit(cache=True, nogil=True)
 def deproject(depth, rays, out):  # type: ignore[no-untyped-def]
     """Points (N, 3) m into `out`, of depth (N,) m and rays (N, 2) that lie side by side."""
+    xy, xyz = rays.reshape(rays.size), out.reshape(out.size)  # only so does the compiler see whole vectors
     for i in range(len(depth)):
         z = depth[i]
-        out[i, 0] = rays[i, 0] * z
-        out[i, 1] = rays[i, 1] * z
-        out[i, 2] = z
+        xyz[3 * i], xyz[3 * i + 1], xyz[3 * i + 2] = xy[2 * i] * z, xy[2 * i + 1] * z, z
 
 
 @njit(cache=True, nogil=True)

@@ -3,16 +3,18 @@
 """Row spans of maps that a network puts out small and that count at the image's size, enlarged bilinearly.
 
 Pixel centres decide (`align_corners=False`): pixel p of an enlarged row lies at `(p + 0.5) * knots / pixels - 0.5`. A
-row of the enlarged map is piecewise linear, so each sign change of its few knots gives the exact end of a run, and no
-pixel is looked at in between.
+row of the enlarged map is piecewise linear between its few knots. So four knots on one side of the level say that no
+run begins or ends among them, and pixels are looked at only in the few cells that have knots on both sides.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
+
+ROUNDING = np.float32(1e-6)  # an interpolated value may leave its knots' range by this much of it
+TINY = np.float32(1e-30)  # and by this much where numbers are too small for float32
+ABOVE, BELOW = np.uint8(1), np.uint8(2)
 
 
 @njit(cache=True, nogil=True)
@@ -43,48 +45,73 @@ def grown(rows, used, room):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def runs_of_row(row, k0, last, first, weight, step, y, x0, x1, changes, spans, total):  # type: ignore[no-untyped-def]
-    """Appends the spans of row y: the pixels of x0:x1 where the line through the knots `row` (k0 first) is above 0;
-    `last` is the knot of pixel x1 - 1.
+def spans_above(area, level, corner, box, y_axis, x_axis, spans, total):  # type: ignore[no-untyped-def]
+    """Appends the spans of the pixels in `box` (x0, y0, x1, y1) where `area`, enlarged, is above `level`.
 
-    Most knots change nothing, so those where the sign changes are collected first, without a branch: in `changes`, with
-    room for all of them.
+    `area` has the knots of the box, from knot `corner` (row, column) on; the axes are as `axis` makes them. Returns
+    `spans`, longer if need be, and how many there are.
     """
-    n = 0
-    for j in range(last - k0 + 1):
-        changes[n] = j
-        n += (row[j] > 0) != (row[j + 1] > 0)
-    inside, start, before = row[0] > 0, x0, total
-    for i in range(n):
-        j = changes[i]
-        k = k0 + j
-        turn = _turn(row[j], row[j + 1], k, weight, step, max(first[k], x0), max(min(first[k + 1], x1), x0))
-        if inside:
-            if turn > start:
-                spans[total, 0], spans[total, 1], spans[total, 2] = y, start, turn
+    (j0, k0), (x0, y0, x1, y1) = corner, box
+    y_knot, y_weight, y_first = y_axis
+    x_knot, x_weight, x_first = x_axis
+    cells = min(x_knot[x1 - 1] + 1, len(x_first) - 2) - k0
+    if total + (y1 - y0) * (cells // 2 + 2) > len(spans):  # a run and a gap take a knot each
+        spans = grown(spans, total, (y1 - y0) * (cells // 2 + 2))
+    sides = _sides(area, level, cells + 1)
+    turning = np.empty(cells + 1, np.int64)
+    for j in range(y_knot[y0] - j0, y_knot[y1 - 1] - j0 + 1):
+        below = min(j + 1, len(area) - 1)
+        n = 0
+        for k in range(cells):  # without a branch: most cells are passed over
+            turning[n] = k
+            n += sides[j, k] | sides[j, k + 1] | sides[below, k] | sides[below, k + 1] == ABOVE | BELOW
+        for y in range(max(y_first[j0 + j], y0), min(y_first[j0 + j + 1], y1)):
+            w = y_weight[y]
+            inside, start, before = _between(area[j, 0], area[below, 0], w) - level > 0, x0, total
+            for i in range(n):
+                k = turning[i]
+                a = _between(area[j, k], area[below, k], w) - level
+                b = _between(area[j, k + 1], area[below, k + 1], w) - level
+                if (a > 0) == (b > 0):
+                    continue
+                x = _turn(a, b, x_weight, max(x_first[k0 + k], x0), min(x_first[k0 + k + 1], x1))
+                if not inside:
+                    start = x
+                    if total > before and spans[total - 1, 2] == x:  # no pixel is between the two
+                        total -= 1
+                        start = spans[total, 1]
+                elif x > start:
+                    spans[total, 0], spans[total, 1], spans[total, 2] = y, start, x
+                    total += 1
+                inside = not inside
+            if inside and x1 > start:
+                spans[total, 0], spans[total, 1], spans[total, 2] = y, start, x1
                 total += 1
-            inside = False
-        else:
-            inside, start = True, turn
-            if total > before and spans[total - 1, 2] == turn:  # no pixel is between the two
-                total -= 1
-                start = spans[total, 1]
-    if inside and x1 > start:
-        spans[total, 0], spans[total, 1], spans[total, 2] = y, start, x1
-        total += 1
-    return total
+    return spans, total
 
 
 @njit(cache=True, nogil=True)
-def _turn(a, b, k, weight, step, start, stop):  # type: ignore[no-untyped-def]
-    """The first pixel of `start:stop` on b's side of the line from a (knot k) to b; `stop` if none is."""
-    share = a / (a - b)
-    if not 0 <= share <= 1:  # an infinite or undefined logit
-        share = np.float32(0.5)
-    x = min(max(math.ceil((k + share + 0.5) / step - 0.5), start), stop)
-    # The estimate may round to the neighbour: the line's own value at the pixel decides.
-    while x > start and (a * (np.float32(1) - weight[x - 1]) + b * weight[x - 1] > 0) == (b > 0):
-        x -= 1
-    while x < stop and (a * (np.float32(1) - weight[x]) + b * weight[x] > 0) != (b > 0):
-        x += 1
+def _sides(area, level, columns):  # type: ignore[no-untyped-def]
+    """On which side of the level a row through each knot may be: ABOVE, BELOW (or on it), or both, if not sure."""
+    sides = np.empty((len(area), columns), np.uint8)
+    for j in range(len(area)):
+        for k in range(columns):
+            value = area[j, k]
+            margin = ROUNDING * (abs(value) + abs(level)) + TINY
+            above = np.uint8(0) if value < level - margin else ABOVE
+            sides[j, k] = above | (np.uint8(0) if value > level + margin else BELOW)  # both for NaN and inf
+    return sides
+
+
+@njit(cache=True, nogil=True)
+def _turn(a, b, weight, start, stop):  # type: ignore[no-untyped-def]
+    """The first pixel of `start:stop` on b's side of the line from a to b; `stop` if none is."""
+    x = start
+    for p in range(start, stop):
+        x += (_between(a, b, weight[p]) > 0) == (a > 0)
     return x
+
+
+@njit(cache=True, nogil=True)
+def _between(a, b, weight):  # type: ignore[no-untyped-def]
+    return a * (np.float32(1) - weight) + b * weight

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, grown, runs_of_row
+from seg_perception.segmenters.decoding.enlarged import axis, grown, spans_above
 from seg_perception.segmenters.decoding.winners import count_at_least, highest
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
@@ -25,7 +25,7 @@ def masks_above(
     to the image. Also the mean sigmoid over each mask's pixels, (N,); zeros without `shares`.
     """
     top, left, rows, columns = _region(grid, place)
-    spans, offsets, means = _above_zero(
+    spans, offsets, means = _above_level(
         np.ascontiguousarray(maps),
         *grid,
         top,
@@ -106,12 +106,9 @@ def _region(grid: tuple[int, int], place: Letterbox) -> tuple[int, int, int, int
 
 
 @njit(cache=True, nogil=True)
-def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height, width, level, shares):  # type: ignore[no-untyped-def]
+def _above_level(maps, grid_height, grid_width, top, left, rows, columns, height, width, level, shares):  # type: ignore[no-untyped-def]
     n = len(maps)
-    y_knot, y_weight, _ = axis(rows, height)
-    x_knot, x_weight, first = axis(columns, width)
-    row, changes = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.int64)
-    step = columns / width
+    y_axis, x_axis = axis(rows, height), axis(columns, width)
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
     means = np.zeros(n, np.float32)
@@ -119,63 +116,37 @@ def _above_zero(maps, grid_height, grid_width, top, left, rows, columns, height,
     for i in range(n):
         area = _enlarge_near(maps[i], grid_height, grid_width, np.float32(level))
         area = area[top : top + rows, left : left + columns]
-        reach = _reach(area, level)
-        start = total
-        share = 0.0
-        for y in range(height):
-            above, below = reach[y_knot[y]], reach[min(y_knot[y] + 1, rows - 1)]
-            k0, k1 = max(min(above[0], below[0]) - 1, 0), min(max(above[1], below[1]) + 1, columns - 1)
-            if k0 > k1:
-                continue  # nothing is above the level here
-            _blend(area, y_knot[y], y_weight[y], level, row, k0, k1)
-            if total + columns + 1 > len(spans):
-                spans = grown(spans, total, columns)
-            before = total
-            total = runs_of_row(
-                row[k0:], k0, k1, first, x_weight, step, y, first[k0], first[k1 + 1], changes, spans, total
-            )
-            if shares:
-                for s in range(before, total):
-                    for x in range(spans[s, 1], spans[s, 2]):
-                        share += _sigmoid(_at(row, x_knot[x], x_weight[x]) + level)
+        j0, j1, k0, k1 = _extent(area, np.float32(level))
+        box = (x_axis[2][k0], y_axis[2][j0], x_axis[2][k1], y_axis[2][j1])
+        if box[0] < box[2] and box[1] < box[3]:
+            near = area[j0 : j1 + 1, k0 : k1 + 1]
+            spans, total = spans_above(near, np.float32(level), (j0, k0), box, y_axis, x_axis, spans, total)
         offsets[i + 1] = total
         if shares:
-            pixels = 0
-            for s in range(start, total):
-                pixels += spans[s, 2] - spans[s, 1]
-            means[i] = share / (pixels + 1e-6)
+            means[i] = _mean_share(area, level, spans[offsets[i] : total], y_axis, x_axis)
     return spans[:total].copy(), offsets, means
 
 
 @njit(cache=True, nogil=True)
 def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: ignore[no-untyped-def]
     n, map_height, map_width = maps.shape
-    y_knot, y_weight, _ = axis(map_height, grid_height)
-    x_knot, x_weight, first = axis(map_width, grid_width)
+    y_axis, x_axis = axis(map_height, grid_height), axis(map_width, grid_width)
     begins = _begins(grid_width, width)
-    row, changes = np.empty(map_width + 1, np.float32), np.empty(map_width + 1, np.int64)
-    step, last = map_width / grid_width, x_knot[grid_width - 1]
-    cells = np.empty((grid_height * (grid_width // 2 + 1), 3), np.int32)  # spans of one mask on the grid
-    of_row = np.zeros(grid_height + 1, np.int64)
+    cells = np.empty((4096, 3), np.int32)  # spans of one mask on the grid
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
     means = np.zeros(n, np.float32)
     y_scale = np.float32(grid_height) / np.float32(height)
     total = 0
     for i in range(n):
-        count = 0
-        share = 0.0
-        inside = 0
+        area, box = maps[i].astype(np.float32), (0, 0, grid_width, grid_height)
+        cells, count = spans_above(area, np.float32(level), (0, 0), box, y_axis, x_axis, cells, 0)
+        means[i] = _mean_share(area, level, cells[:count], y_axis, x_axis)
+        of_row = np.zeros(grid_height + 1, np.int64)
+        for s in range(count):
+            of_row[cells[s, 0] + 1] = s + 1
         for g in range(grid_height):
-            _blend(maps[i], y_knot[g], y_weight[g], level, row, 0, map_width - 1)
-            before = count
-            count = runs_of_row(row, 0, last, first, x_weight, step, g, 0, grid_width, changes, cells, count)
-            of_row[g + 1] = count
-            for s in range(before, count):
-                inside += cells[s, 2] - cells[s, 1]
-                for x in range(cells[s, 1], cells[s, 2]):
-                    share += _sigmoid(_at(row, x_knot[x], x_weight[x]) + level)
-        means[i] = share / (inside + 1e-6)
+            of_row[g + 1] = max(of_row[g + 1], of_row[g])
         for y in range(height):
             g = min(int(np.float32(y) * y_scale), grid_height - 1)
             if total + grid_width > len(spans):
@@ -284,17 +255,32 @@ def _blend(area, knot, weight, level, row, k0, k1):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _reach(area, level):  # type: ignore[no-untyped-def]
-    """(rows, 2) the first and the last column of each row with a value above `level`; beyond all columns if none."""
+def _extent(area, level):  # type: ignore[no-untyped-def]
+    """The rows `j0:j1` and columns `k0:k1` of the knots that are above `level`, and one more on each side."""
     rows, columns = area.shape
-    out = np.empty((rows, 2), np.int64)
-    for r in range(rows):
-        out[r] = columns + 2, -columns - 2
+    j0, j1, k0, k1 = rows, 0, columns, 0
+    for j in range(rows):
         for k in range(columns):
-            if area[r, k] - np.float32(level) > 0:
-                out[r, 0] = min(out[r, 0], k)
-                out[r, 1] = k
-    return out
+            if area[j, k] > level:
+                j0, j1, k0, k1 = min(j0, j), j + 1, min(k0, k), max(k1, k + 1)
+    return max(j0 - 1, 0), min(j1 + 1, rows), max(k0 - 1, 0), min(k1 + 1, columns)
+
+
+@njit(cache=True, nogil=True)
+def _mean_share(area, level, spans, y_axis, x_axis):  # type: ignore[no-untyped-def]
+    """The mean sigmoid of `area`, enlarged, over the pixels of `spans`."""
+    y_knot, y_weight, _ = y_axis
+    x_knot, x_weight, _ = x_axis
+    row = np.empty(area.shape[1] + 1, np.float32)
+    total = 0.0
+    pixels = 0
+    for s in range(len(spans)):
+        y, start, stop = spans[s, 0], spans[s, 1], spans[s, 2]
+        _blend(area, y_knot[y], y_weight[y], level, row, x_knot[start], min(x_knot[stop - 1] + 1, area.shape[1] - 1))
+        for x in range(start, stop):
+            total += _sigmoid(_at(row, x_knot[x], x_weight[x]) + level)
+        pixels += stop - start
+    return total / (pixels + 1e-6)
 
 
 @njit(cache=True, nogil=True)

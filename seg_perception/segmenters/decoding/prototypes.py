@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks from prototypes: a mask is a weighted sum of the network's prototype maps, seen at the color image's size.
 
-Decoded straight to row spans. A row of the enlarged map is piecewise linear, so each sign change of its few knots gives
-the exact end of a run, and no pixel is looked at in between. The result is that of the dense way (enlarge bilinearly,
-cut at the box, compare with 0), as Ultralytics' `process_mask_native` does it.
+Decoded straight to row spans, see `enlarged`. The result is that of the dense way (enlarge bilinearly, cut at the box,
+compare with 0), as Ultralytics' `process_mask_native` does it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, grown, runs_of_row
+from seg_perception.segmenters.decoding.enlarged import axis, spans_above
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
@@ -79,12 +78,10 @@ def whole_cell(letterbox: Letterbox, stride: int) -> int:
 @njit(cache=True, nogil=True)
 def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, height, width):  # type: ignore[no-untyped-def]
     n = len(boxes)
-    y_knot, y_weight, _ = axis(rows, height)
-    x_knot, x_weight, first = axis(columns, width)
-    row, changes = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.int64)
+    y_axis, x_axis = axis(rows, height), axis(columns, width)
+    y_knot, x_knot = y_axis[0], x_axis[0]
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
-    step = columns / width
     total = 0
     for i in range(n):
         x0, y0 = max(0, math.ceil(boxes[i, 0])), max(0, math.ceil(boxes[i, 1]))
@@ -93,36 +90,28 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
             j0, j1 = y_knot[y0], min(y_knot[y1 - 1] + 1, rows - 1)
             k0, k1 = x_knot[x0], min(x_knot[x1 - 1] + 1, columns - 1)
             logits = _logits(prototypes, coefficients[i], enlarge, top + j0, top + j1 + 1, left + k0, left + k1 + 1)
-            room = (y1 - y0) * ((k1 - k0) // 2 + 2)  # a run and a gap take a knot each
-            if total + room > len(spans):
-                spans = grown(spans, total, room)
-            last = x_knot[x1 - 1]
-            for y in range(y0, y1):
-                upper = logits[y_knot[y] - j0]
-                lower = logits[min(y_knot[y] + 1, rows - 1) - j0]
-                weight = y_weight[y]
-                for k in range(k1 - k0 + 1):
-                    row[k] = upper[k] * (np.float32(1) - weight) + lower[k] * weight
-                row[k1 - k0 + 1] = row[k1 - k0]
-                total = runs_of_row(row, k0, last, first, x_weight, step, y, x0, x1, changes, spans, total)
+            box = (x0, y0, x1, y1)
+            spans, total = spans_above(logits, np.float32(0), (j0, k0), box, y_axis, x_axis, spans, total)
         offsets[i + 1] = total
     return spans[:total].copy(), offsets
 
 
 @njit(cache=True, nogil=True)
 def _logits(prototypes, coefficients, enlarge, top, bottom, left, right):  # type: ignore[no-untyped-def]
-    """Logits of the cells `top:bottom, left:right` of the map enlarged `enlarge` times, bilinearly."""
+    """Logits of the cells `top:bottom, left:right`, or some more to the right, of the map enlarged `enlarge` times,
+    bilinearly."""
     map_height, map_width = prototypes.shape[1:]
     reach = (enlarge - 1) / 2
     p0 = max(0, math.floor((top - reach) / enlarge))
     q0 = max(0, math.floor((left - reach) / enlarge))
     p1 = min(map_height, max(0, math.ceil((bottom - 1 - reach) / enlarge)) + 1)
     q1 = min(map_width, max(0, math.ceil((right - 1 - reach) / enlarge)) + 1)
+    q1 = min(map_width, q0 + (q1 - q0 + 7) // 8 * 8)  # whole vectors: a rest of single values takes longer than they
     coarse = np.zeros((p1 - p0, q1 - q0), np.float32)
-    for p in range(p0, p1):
-        total = coarse[p - p0]
-        for c in range(len(coefficients)):
-            weight = coefficients[c]
+    for c in range(len(coefficients)):
+        weight = coefficients[c]
+        for p in range(p0, p1):
+            total = coarse[p - p0]
             values = prototypes[c, p, q0:q1]
             for q in range(q1 - q0):
                 total[q] += weight * values[q]
