@@ -147,7 +147,10 @@ class ObjectsConfig:
 class PointsConfig:
     """The object cloud."""
 
-    max_per_object: int = option(20000, "points per object, evenly thinned above", ge=1, live=True)
+    max_per_object: int = option(5000, "points per object, evenly thinned above", ge=1, live=True)
+    max_total: int = option(
+        100000, "points of all objects, evenly thinned above; small objects keep theirs longest", ge=1, live=True
+    )
     voxel: float = option(0.0, "grid to thin points to; 0 = all points", unit="m", ge=0, le=0.1, live=True)
 
 

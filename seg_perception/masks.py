@@ -168,12 +168,19 @@ class Masks:
         x0, y0, w, h = (int(v) for v in (self.rois[i] if roi is None else roi))
         return kernels.runs_of_spans(spans, x0, y0, w, h)
 
-    def label_image(self, order: ArrayLike | None = None) -> NDArray[np.uint16]:
-        """(H, W) uint16, i + 1 where mask i is, 0 = none. Painted in `order`, so the last one owns shared pixels."""
+    def all_counts(self, rois: NDArray[np.int32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """`counts` of all masks in one array, and (N + 1,) where each mask's begin; `rois` is the property."""
+        return kernels.runs_of_all(self.spans, self.offsets, rois)
+
+    def label_image(self, order: ArrayLike | None = None, out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+        """(H, W) uint16, i + 1 where mask i is, 0 = none. Painted in `order`, so the last one owns shared pixels; on
+        `out` where it is given, else on zeros."""
         if len(self) > MAX_LABEL:
             raise ValueError(f"label image: {len(self)} masks do not fit into 16 bits")
         sequence = np.arange(len(self)) if order is None else np.asarray(order, np.int64)
-        return kernels.paint_labels(self.spans, self.offsets, sequence, self.height, self.width)
+        image = np.zeros((self.height, self.width), np.uint16) if out is None else out
+        kernels.paint_labels(self.spans, self.offsets, sequence, image)
+        return image
 
 
 def to_coco(masks: Masks) -> list[dict[str, Any]]:

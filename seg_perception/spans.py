@@ -131,6 +131,18 @@ def runs_of_spans(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def runs_of_all(spans, offsets, rois):  # type: ignore[no-untyped-def]
+    """`runs_of_spans` of all masks in one array, and where each mask's begin."""
+    runs = np.empty(2 * len(spans) + len(rois), np.uint32)
+    starts = np.zeros(len(rois) + 1, np.int64)
+    for i in range(len(rois)):
+        own = runs_of_spans(spans[offsets[i] : offsets[i + 1]], rois[i, 0], rois[i, 1], rois[i, 2], rois[i, 3])
+        starts[i + 1] = starts[i] + len(own)
+        runs[starts[i] : starts[i + 1]] = own
+    return runs[: starts[-1]], starts
+
+
+@njit(cache=True, nogil=True)
 def tight_rois(spans, offsets):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     rois = np.zeros((n, 4), np.int32)
@@ -170,12 +182,10 @@ def paint_crop(spans, x0, y0, width, height):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def paint_labels(spans, offsets, order, height, width):  # type: ignore[no-untyped-def]
-    out = np.zeros((height, width), np.uint16)
+def paint_labels(spans, offsets, order, out):  # type: ignore[no-untyped-def]
     for i in order:
         for k in range(offsets[i], offsets[i + 1]):
             out[spans[k, 0], spans[k, 1] : spans[k, 2]] = i + 1
-    return out
 
 
 @njit(cache=True, nogil=True)

@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from seg_perception.config import load_config
+from seg_perception.config import PointsConfig, load_config
 from seg_perception.geometry import matrix_from_quaternion, transform
 from seg_perception.masks import Masks
 from seg_perception.ros.markers import Markers
@@ -30,6 +30,7 @@ from seg_perception.ros.messages import (
     cloud_message,
     grasp_poses,
     label_image,
+    label_message,
     masks_from_message,
     objects_message,
     points_of,
@@ -310,7 +311,21 @@ def test_every_field_has_the_type_that_strict_distributions_check(monkeypatch: p
     Markers().update(msg)
     grasp_poses(msg, scene)
     scene_cloud_message(scene.frame, label_image(scene), HEADER, T_BASE_CAMERA)
+    label_message(scene, HEADER)
+    reassign(msg)
+    reassign(objects_message(scene, HEADER, "cam", None))
     assert len(serialize_message(msg)) > 1000
+
+
+def reassign(message: Any) -> None:
+    """Sets every field to what it is, checked: ours are filled past the checks."""
+    message._check_fields = True
+    for name in message.get_fields_and_field_types():
+        value = getattr(message, name)
+        setattr(message, name, value)
+        for part in value if isinstance(value, list | np.ndarray) else [value]:
+            if hasattr(part, "get_fields_and_field_types"):
+                reassign(part)
 
 
 # -- images ----------------------------------------------------------------------------------------------------------
@@ -336,6 +351,13 @@ def test_class_image() -> None:
     assert (classes[12, 12], classes[25, 35], classes[12, 75], classes[7, 75], classes[55, 5]) == (3, 65535, 3, 1, 0)
 
 
+@pytest.mark.parametrize("scene", [make_scene(), nothing()], ids=["five", "none"])
+def test_the_label_image_as_a_message(scene: Scene) -> None:
+    msg = over_the_wire(label_message(scene, HEADER))
+    assert (msg.header, msg.height, msg.width, msg.encoding, msg.step) == (HEADER, H, W, "16UC1", 2 * W)
+    assert_array_equal(np.frombuffer(msg.data, np.uint16).reshape(H, W), label_image(scene))
+
+
 # -- clouds ----------------------------------------------------------------------------------------------------------
 
 
@@ -356,11 +378,19 @@ def table(cloud: PointCloud2) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("limits", "counts"), [({}, (30, 50)), ({"max_per_object": 20}, (20, 20)), ({"voxel": 1.0}, (1, 1))]
+    ("limits", "counts"),
+    [
+        ({}, (30, 50)),
+        ({"max_per_object": 20}, (20, 20)),
+        ({"max_per_object": 40}, (30, 40)),
+        ({"max_total": 75}, (30, 45)),
+        ({"max_total": 20, "max_per_object": 12}, (10, 10)),
+        ({"voxel": 1.0}, (1, 1)),
+    ],
 )
 def test_the_cloud_and_the_message_agree(limits: dict, counts: tuple[int, int]) -> None:
     scene = make_scene()
-    clouds = thin_clouds(scene, **limits)
+    clouds = thin_clouds(scene, PointsConfig(**limits))
     cloud = over_the_wire(cloud_message(clouds, HEADER, T_BASE_CAMERA))
     assert cloud.header == HEADER
     msg = over_the_wire(objects_message(scene, HEADER, "cam", T_BASE_CAMERA, clouds=clouds, include_points=True))
@@ -386,11 +416,12 @@ def test_voxels_keep_one_point_per_cell() -> None:
     scene = make_scene()
     obj = replace(scene.objects[0], points=points, colors=np.zeros((5, 3), np.uint8))
     one = Scene(scene.frame, scene.instances[:1], (obj,))
-    assert_array_equal(thin_clouds(one, voxel=0.01).points[0], points[[0, 2, 4]])
-    assert_array_equal(thin_clouds(one, max_per_object=2).points[0], points[[0, 4]])
-    assert_array_equal(thin_clouds(one, max_per_object=2, voxel=0.01).points[0], points[[0, 4]])
-    assert_array_equal(thin_clouds(one, max_per_object=1, voxel=0.01).points[0], points[[0]])
-    assert_array_equal(thin_clouds(one, max_per_object=3, voxel=0.001).points[0], points[[0, 2, 4]])
+    for limits, kept in (({"voxel": 0.01}, [0, 2, 4]), ({"voxel": 0.0005}, [0, 1, 2, 3, 4]), ({"voxel": 0.1}, [0])):
+        rows = table(cloud_message(thin_clouds(one, PointsConfig(**limits)), HEADER, np.eye(4)))
+        assert_array_equal(np.stack([rows["x"], rows["y"], rows["z"]], axis=1), points[kept])
+    both = table(cloud_message(thin_clouds(one, PointsConfig(voxel=0.01, max_per_object=2)), HEADER, np.eye(4)))
+    assert len(both) == 2
+    assert set(both["x"].tolist()) < set(points[[0, 2, 4], 0].tolist())
 
 
 def test_points_that_did_not_travel_are_refused() -> None:

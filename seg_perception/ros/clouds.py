@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numba import njit
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
+from seg_perception.config import PointsConfig
 from seg_perception.geometry import ray_table
 from seg_perception.ros.conversions import set_array, set_sequence
+from seg_perception.ros.thinning import evenly, fair_share, one_per_cell
 from seg_perception.scene import Frame, Scene
 
 POINT_STEP = 20  # bytes: x y z float32 m, rgb packed into a float32, label uint32
@@ -29,15 +32,17 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectClouds:
-    """The objects' points as they are published, thinned once so that every message about a frame agrees.
+    """The objects' points and how many of them are published: thinned once, so that every message about a frame agrees.
 
     Entry i belongs to label i + 1: `points[i]` (M_i, 3) float32 m, camera frame, `colors[i]` (M_i, 3) uint8 RGB.
-    `offsets` (N + 1,): object i owns points `offsets[i]` to `offsets[i + 1]` of the published cloud.
+    `offsets` (N + 1,): object i owns points `offsets[i]` to `offsets[i + 1]` of the published cloud; where those are
+    fewer than M_i, `cloud_message` takes them evenly over the image, of which `focal` px, of x and y, tells the rays.
     """
 
     points: tuple[NDArray[np.float32], ...]
     colors: tuple[NDArray[np.uint8], ...]
     offsets: tuple[int, ...]
+    focal: tuple[float, float]
 
 
 def label_order(scene: Scene) -> list[int]:
@@ -45,29 +50,34 @@ def label_order(scene: Scene) -> list[int]:
     return np.argsort(-scene.instances.scores, kind="stable").tolist()
 
 
-def thin_clouds(scene: Scene, max_per_object: int = 20000, voxel: float = 0.0) -> ObjectClouds:
-    """The objects' clouds in label order: one point per `voxel` m (0 = all), then evenly at most `max_per_object`."""
-    points, colors, offsets = [], [], [0]
-    for row in label_order(scene):
-        obj = scene.objects[row]
-        chosen = _thin(obj.points, max_per_object, voxel)
-        points.append(obj.points if chosen is None else obj.points[chosen])
-        colors.append(obj.colors if chosen is None else obj.colors[chosen])
-        offsets.append(offsets[-1] + len(points[-1]))
-    return ObjectClouds(tuple(points), tuple(colors), tuple(offsets))
+def thin_clouds(scene: Scene, limits: PointsConfig | None = None) -> ObjectClouds:
+    """The objects' clouds in label order, thinned to `limits` (default: all points)."""
+    objects = [scene.objects[row] for row in label_order(scene)]
+    points, colors = tuple(obj.points for obj in objects), tuple(obj.colors for obj in objects)
+    counts = [len(p) for p in points]
+    if limits is not None:
+        if limits.voxel > 0:
+            cells = [one_per_cell(p, limits.voxel) for p in points]
+            points = tuple(p[chosen] for p, chosen in zip(points, cells, strict=True))
+            colors = tuple(c[chosen] for c, chosen in zip(colors, cells, strict=True))
+            counts = [len(p) for p in points]
+        most = min(limits.max_per_object, fair_share(counts, limits.max_total))
+        counts = [min(count, most) for count in counts]
+    camera = scene.frame.intrinsics
+    focal = (1.0, 1.0) if camera is None else (float(camera.fx), float(camera.fy))
+    return ObjectClouds(points, colors, (0, *accumulate(counts)), focal)
 
 
 def cloud_message(clouds: ObjectClouds, header: Header, T_header_camera: NDArray | None) -> PointCloud2:
     """All objects' points in `header.frame_id`, ordered by label; empty where the transform is not known (None)."""
     if T_header_camera is None:
         return _cloud(header, np.empty((0, 5), np.uint32))
-    rotation, translation = _float32(T_header_camera)
+    T = np.ascontiguousarray(T_header_camera[:3], np.float32)
     data, packed = _room(clouds.offsets[-1])
     for i, (points, colors) in enumerate(zip(clouds.points, clouds.colors, strict=True)):
-        if len(points):
-            _pack_points(
-                points, colors, i + 1, rotation, translation, packed[clouds.offsets[i] : clouds.offsets[i + 1]]
-            )
+        start, stop = clouds.offsets[i : i + 2]
+        if start < stop:
+            _pack_points(points, colors, evenly(points, stop - start, *clouds.focal), i + 1, T, packed[start:stop])
     msg = _cloud(header, packed[:0])
     msg.width, msg.row_step = len(packed), POINT_STEP * len(packed)
     set_sequence(msg, "data", data)
@@ -93,22 +103,6 @@ def scene_cloud_message(
     return _cloud(header, _pack_scene(depth, rays, color, label, *_float32(T_header_camera)))
 
 
-def _thin(points: NDArray[np.float32], max_points: int, voxel: float) -> NDArray[np.int64] | None:
-    """Indices of the points to keep, ascending; None = all."""
-    chosen = None
-    if voxel > 0 and len(points):
-        cells = np.floor((points - points.min(axis=0)) / voxel).astype(np.int64)
-        across = cells.max(axis=0) + 1
-        chosen = np.sort(
-            np.unique((cells[:, 0] * across[1] + cells[:, 1]) * across[2] + cells[:, 2], return_index=True)[1]
-        )
-    count = len(points) if chosen is None else len(chosen)
-    if count > max_points:
-        even = np.linspace(0, count - 1, max_points).round().astype(np.int64)
-        chosen = even if chosen is None else chosen[even]
-    return chosen
-
-
 def _float32(T: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.ascontiguousarray(T[:3, :3], np.float32), np.ascontiguousarray(T[:3, 3], np.float32)
 
@@ -122,17 +116,18 @@ def _cloud(header: Header, packed: NDArray[np.uint32]) -> PointCloud2:
 
 
 @njit(cache=True, nogil=True)
-def _pack_points(points, colors, label, rotation, translation, out):  # type: ignore[no-untyped-def]
+def _pack_points(points, colors, chosen, label, T, out):  # type: ignore[no-untyped-def]
     metres = out.view(np.float32)
-    xx, xy, xz, x0 = rotation[0, 0], rotation[0, 1], rotation[0, 2], translation[0]  # once: `out` might change them
-    yx, yy, yz, y0 = rotation[1, 0], rotation[1, 1], rotation[1, 2], translation[1]
-    zx, zy, zz, z0 = rotation[2, 0], rotation[2, 1], rotation[2, 2], translation[2]
-    for i in range(len(points)):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+    xx, xy, xz, x0 = T[0, 0], T[0, 1], T[0, 2], T[0, 3]  # once: `out` might change them
+    yx, yy, yz, y0 = T[1, 0], T[1, 1], T[1, 2], T[1, 3]
+    zx, zy, zz, z0 = T[2, 0], T[2, 1], T[2, 2], T[2, 3]
+    for i in range(len(chosen)):
+        k = chosen[i]
+        x, y, z = points[k, 0], points[k, 1], points[k, 2]
         metres[i, 0] = xx * x + xy * y + xz * z + x0
         metres[i, 1] = yx * x + yy * y + yz * z + y0
         metres[i, 2] = zx * x + zy * y + zz * z + z0
-        out[i, 3] = np.uint32(colors[i, 0]) << 16 | np.uint32(colors[i, 1]) << 8 | np.uint32(colors[i, 2])
+        out[i, 3] = np.uint32(colors[k, 0]) << 16 | np.uint32(colors[k, 1]) << 8 | np.uint32(colors[k, 2])
         out[i, 4] = label
 
 

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 MILLIMETRE = 0.001
+CHECKED = "_check_fields" in Header.__slots__  # not in all distributions
 DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4", "64FC1": "f8"}
 IMAGE_DTYPES = {  # what encode_image checks
     "rgb8": ("u1", 3),
@@ -189,20 +190,47 @@ def encode_image(pixels: ArrayLike, encoding: str, header: Header) -> Image:
     return msg
 
 
+def zero_image(height: int, width: int, encoding: str, header: Header) -> tuple[Image, NDArray]:
+    """A black image of one of `IMAGE_DTYPES` with one channel, and its pixels (H, W), to be painted in place."""
+    dtype = np.dtype(IMAGE_DTYPES[encoding][0])
+    msg = Image(header=header, height=height, width=width, encoding=encoding)
+    msg.step = width * dtype.itemsize
+    msg.is_bigendian = int(sys.byteorder == "big")
+    data = array.array("B", b"\0") * (height * msg.step)
+    set_sequence(msg, "data", data)
+    return msg, np.frombuffer(data, dtype).reshape(height, width)
+
+
 def set_array(msg: Any, field: str, values: NDArray, typecode: str) -> None:
     """Puts the bytes of an array into a sequence field of `array.array` type `typecode` ("B" for uint8[]), in one copy.
 
     The setter would check every element (seconds per image) unless it is given an array.array, and then still copies;
     the slot takes the array.array itself, in every distribution.
     """
+    set_sequence(msg, field, sequence_of(values, typecode))
+
+
+def sequence_of(values: NDArray, typecode: str) -> array.array[Any]:
+    """The bytes of an array as an `array.array` of type `typecode`."""
     sequence = array.array(typecode)
     sequence.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-    set_sequence(msg, field, sequence)
+    return sequence
 
 
 def set_sequence(msg: Any, field: str, sequence: array.array[Any]) -> None:
     """Puts an `array.array` of the field's type into a sequence field as it is, see `set_array`."""
     setattr(msg, f"_{field}" if hasattr(msg, f"_{field}") else field, sequence)
+
+
+def blank(kind: Any) -> Any:
+    """A message of which no field is set yet: set the slot `_field` of each.
+
+    Constructors and setters with their checks take most of the time of filling many small messages.
+    """
+    msg = kind.__new__(kind)
+    if CHECKED:
+        msg._check_fields = False
+    return msg
 
 
 # -- files and kernels -----------------------------------------------------------------------------------------------

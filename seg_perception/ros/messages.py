@@ -8,14 +8,12 @@ message are ordered by descending score: object i has label i + 1, in the label 
 
 from __future__ import annotations
 
-import array
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from geometry_msgs.msg import PoseArray
+from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, Vector3
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
 from seg_perception.grasping.planning import pick_order
@@ -30,7 +28,7 @@ from seg_perception.ros.clouds import (
     scene_cloud_message,
     thin_clouds,
 )
-from seg_perception.ros.conversions import encode_image, set_array
+from seg_perception.ros.conversions import blank, encode_image, sequence_of, zero_image
 from seg_perception.ros.poses import NAN3, quaternions_of, set_xyz, set_xyzw, transform_message
 from seg_perception.scene import Grasp, GraspKind, Object3D, Scene, Status
 
@@ -41,6 +39,7 @@ __all__ = [
     "encode_image",
     "grasp_poses",
     "label_image",
+    "label_message",
     "label_order",
     "masks_from_message",
     "objects_message",
@@ -50,7 +49,6 @@ __all__ = [
     "transform_message",
 ]
 
-NO_LIMIT = 2**31  # points of an object
 UNKNOWN_CLASS = MAX_LABEL  # pixel value of class-agnostic objects in the class image
 
 
@@ -79,11 +77,11 @@ def objects_message(
     (default: all points). `in_workspace` and `ages` (frames each id has been seen) are per row of the scene.
     """
     order = label_order(scene)
-    clouds = thin_clouds(scene, NO_LIMIT) if clouds is None else clouds
+    clouds = thin_clouds(scene) if clouds is None else clouds
     T = T_header_camera
-    msg = SegmentedObjectArray(header=header, image_frame_id=image_frame_id, image_to_header=transform_message(T))
-    if camera_info is not None:
-        msg.camera_info = camera_info
+    msg = blank(SegmentedObjectArray)
+    msg.header, msg.image_frame_id, msg.image_to_header = header, image_frame_id, transform_message(T)
+    msg.camera_info = CameraInfo() if camera_info is None else camera_info
     msg.depth_delay = float(depth_delay)
     msg.sequence = int(sequence)
     msg.model = scene.model
@@ -91,76 +89,62 @@ def objects_message(
     laps = scene.timings
     fusion = sum(laps.get(stage, 0.0) for stage in ("support", "fuse", "track"))
     msg.timings = np.array([wait, laps.get("segment", 0.0), fusion, laps.get("grasp", 0.0)], np.float64)
-    if T is not None and scene.support is not None:
-        msg.has_support = True
-        msg.support = scene.support.transformed(T).coefficients
-    if T is not None and scene.frame.gravity is not None:
-        set_xyz(msg.gravity, (T[:3, :3] @ scene.frame.gravity).tolist())
-
-    msg.objects = objects = [blank_object() for _ in order]
+    support, gravity = (None, None) if T is None else (scene.support, scene.frame.gravity)
+    msg.has_support = support is not None
+    msg.support = np.zeros(4) if support is None else support.transformed(T).coefficients
+    msg.gravity = Vector3()
+    if gravity is not None:
+        set_xyz(msg.gravity, (T[:3, :3] @ gravity).tolist())
+    msg.objects = objects = [_blank_object() for _ in order]
     _fill_instances(objects, scene, order)
+    offsets = clouds.offsets if T is not None else (0,) * len(clouds.offsets)
     for i, (obj, row) in enumerate(zip(objects, order, strict=True)):
-        obj.age = 1 if ages is None else int(ages[row])
-        obj.in_workspace = True if in_workspace is None else bool(in_workspace[row])
-        if T is not None:
-            obj.point_offset = clouds.offsets[i]
-            obj.point_count = clouds.offsets[i + 1] - clouds.offsets[i]
-    _fill_3d(objects, [scene.objects[row] for row in order], T, header.frame_id)
-    if T is not None:
-        _fill_grasps(objects, [scene.objects[row] for row in order], T)
-    if include_points:
-        msg.points = cloud_message(clouds, header, T)
+        obj._age = 1 if ages is None else int(ages[row])
+        obj._in_workspace = True if in_workspace is None else bool(in_workspace[row])
+        obj._point_offset, obj._point_count = offsets[i], offsets[i + 1] - offsets[i]
+    sources = [scene.objects[row] for row in order]
+    _fill_3d(objects, sources, T, header.frame_id)
+    _fill_grasps(objects, sources, T)
+    msg.points = cloud_message(clouds, header, T) if include_points else PointCloud2()
     return msg
 
 
-def _copier(proto: Any) -> Callable[[], Any]:
-    """A function that returns new messages like `proto`: their constructors take half the time of filling a message."""
-    kind, parts = type(proto), [(slot, getattr(proto, slot)) for slot in type(proto).__slots__]
-    nested = [(slot, _copier(value)) for slot, value in parts if hasattr(value, "get_fields_and_field_types")]
-    sequences = [(slot, value) for slot, value in parts if isinstance(value, list | np.ndarray | array.array)]
-    copied = {slot for slot, _ in (*nested, *sequences)}
-    fixed = [(slot, value) for slot, value in parts if slot not in copied]
-    if any(isinstance(value, np.ndarray) and value.dtype == object for _, value in sequences):
-        return kind  # nested messages in an array
-
-    def copy() -> Any:
-        msg = kind.__new__(kind)
-        for slot, value in fixed:
-            setattr(msg, slot, value)
-        for slot, make in nested:
-            setattr(msg, slot, make())
-        for slot, value in sequences:
-            setattr(msg, slot, value.copy() if isinstance(value, np.ndarray) else value[:])
-        return msg
-
-    return copy
-
-
-blank_object = _copier(SegmentedObject())
+def _blank_object() -> SegmentedObject:
+    """An object whose parts are there, and empty of numbers."""
+    obj = blank(SegmentedObject)
+    obj._mask = mask = blank(InstanceMask)
+    mask._roi = blank(RegionOfInterest)
+    obj._centroid = blank(Point)
+    obj._box_pose = pose = blank(Pose)
+    pose._position, pose._orientation = blank(Point), blank(Quaternion)
+    obj._box_size = blank(Vector3)
+    return obj
 
 
 def _fill_instances(objects: list[SegmentedObject], scene: Scene, order: list[int]) -> None:
     """Identity, class, 2D box and mask."""
     instances = scene.instances
     masks = instances.masks
-    rois, areas = masks.rois.tolist(), masks.areas.tolist()
-    class_ids, scores = instances.class_ids.tolist(), instances.scores.tolist()
-    mask_scores = instances.mask_scores.tolist()
+    rois = masks.rois
+    counts, starts = masks.all_counts(rois)
+    runs, starts, rois = sequence_of(counts, "I"), starts.tolist(), rois.tolist()
+    height, width, areas = masks.height, masks.width, masks.areas.tolist()
+    class_ids, class_names = instances.class_ids.tolist(), instances.class_names
+    scores, mask_scores = instances.scores.tolist(), instances.mask_scores.tolist()
     boxes = np.asarray(instances.boxes, np.float32)
     for i, (obj, row) in enumerate(zip(objects, order, strict=True)):
-        obj.id = int(scene.objects[row].id)
-        obj.time_since_seen = float(scene.objects[row].time_since_seen)
-        obj.label = i + 1
-        obj.class_id = class_ids[row]
-        obj.class_name = instances.class_names[row] or "object"
-        obj.score, obj.mask_score = scores[row], mask_scores[row]
-        obj.box = boxes[row]
-        mask = obj.mask
-        mask.image_width, mask.image_height = masks.width, masks.height
-        roi = mask.roi
-        roi.x_offset, roi.y_offset, roi.width, roi.height = rois[row]
-        mask.area = areas[row]
-        set_array(mask, "counts", masks.counts(row, rois[row]), "I")
+        source = scene.objects[row]
+        obj._id, obj._label = int(source.id), i + 1
+        obj._time_since_seen = float(source.time_since_seen)
+        obj._class_id, obj._class_name = class_ids[row], class_names[row] or "object"
+        obj._score, obj._mask_score = scores[row], mask_scores[row]
+        obj._box = boxes[row]
+        mask = obj._mask
+        mask._image_width, mask._image_height, mask._area = width, height, areas[row]
+        mask._counts = runs[starts[row] : starts[row + 1]]
+        roi = mask._roi
+        roi._x_offset, roi._y_offset, roi._width, roi._height = rois[row]
+        roi._do_rectify = False
 
 
 def _fill_3d(objects: list[SegmentedObject], sources: list[Object3D], T: NDArray | None, frame_id: str) -> None:
@@ -174,34 +158,40 @@ def _fill_3d(objects: list[SegmentedObject], sources: list[Object3D], T: NDArray
     poses = T_known @ np.array([s.box.T_camera_box for s in with_3d]).reshape(-1, 4, 4)
     positions, quaternions = iter(poses[:, :3, 3].tolist()), iter(quaternions_of(poses[:, :3, :3]).tolist())
     for obj, source, has_3d in zip(objects, sources, known, strict=True):
-        obj.status, obj.status_text = int(source.status), source.status_text
-        obj.touches_border = bool(source.touches_border)
-        obj.occluded_ratio = float(source.occluded_ratio)
-        obj.valid_depth_ratio = float(source.valid_depth_ratio)
+        obj._status, obj._status_text = int(source.status), source.status_text
+        obj._touches_border = bool(source.touches_border)
+        obj._occluded_ratio = float(source.occluded_ratio)
+        obj._valid_depth_ratio = float(source.valid_depth_ratio)
         if has_3d:
-            set_xyz(obj.centroid, next(centroids))
-            obj.centroid_covariance = next(covariances)
-            set_xyz(obj.box_pose.position, next(positions))
-            set_xyzw(obj.box_pose, next(quaternions))
-            set_xyz(obj.box_size, source.box.size.tolist())
-            obj.box_completed = bool(source.box_completed)
-            obj.height_above_support = float(source.height_above_support)
+            set_xyz(obj._centroid, next(centroids))
+            obj._centroid_covariance = next(covariances)
+            set_xyz(obj._box_pose._position, next(positions))
+            set_xyzw(obj._box_pose, next(quaternions))
+            set_xyz(obj._box_size, source.box.size.tolist())
+            obj._box_completed = bool(source.box_completed)
+            obj._height_above_support = float(source.height_above_support)
             continue
         if source.status.has_3d:
-            obj.status, obj.status_text = int(Status.NO_TRANSFORM), f"no transform to {frame_id} at this stamp"
-        set_xyz(obj.centroid, NAN3)
-        obj.centroid_covariance = np.full(9, np.nan)
-        set_xyz(obj.box_pose.position, NAN3)
-        obj.height_above_support = float("nan")
+            obj._status, obj._status_text = int(Status.NO_TRANSFORM), f"no transform to {frame_id} at this stamp"
+        set_xyz(obj._centroid, NAN3)
+        obj._centroid_covariance = np.full(9, np.nan)
+        set_xyz(obj._box_pose._position, NAN3)
+        set_xyzw(obj._box_pose, (0.0, 0.0, 0.0, 1.0))
+        set_xyz(obj._box_size, (0.0, 0.0, 0.0))
+        obj._box_completed = False
+        obj._height_above_support = float("nan")
 
 
-def _fill_grasps(objects: list[SegmentedObject], sources: list[Object3D], T: NDArray) -> None:
-    """Grasps of all objects at once: one product instead of one per pose."""
-    flat = [grasp for source in sources for grasp in source.grasps]
-    rows = iter(_grasp_rows(flat, T))
+def _fill_grasps(objects: list[SegmentedObject], sources: list[Object3D], T: NDArray | None) -> None:
+    """Grasps of all objects at once: one product instead of one per pose; none without `T`."""
+    flat = [] if T is None else [grasp for source in sources for grasp in source.grasps]
+    rows = iter(_grasp_rows(flat, np.eye(4) if T is None else T))
     for obj, source in zip(objects, sources, strict=True):
-        obj.grasp_status, obj.grasp_text = int(source.grasp_status), source.grasp_text
-        obj.grasps = [_grasp_message(grasp, obj.id, rank, next(rows)) for rank, grasp in enumerate(source.grasps)]
+        if T is None:
+            obj._grasp_status, obj._grasp_text, obj._grasps = 0, "", []
+            continue
+        obj._grasp_status, obj._grasp_text = int(source.grasp_status), source.grasp_text
+        obj._grasps = [_grasp_message(grasp, obj._id, rank, next(rows)) for rank, grasp in enumerate(source.grasps)]
 
 
 def _grasp_rows(grasps: list[Grasp], T: NDArray) -> list[list[float]]:
@@ -252,16 +242,24 @@ def _grasp_message(grasp: Grasp, object_id: int, rank: int, row: list[float]) ->
 # -- images and grasps ------------------------------------------------------------------------------------------------
 
 
-def label_image(scene: Scene) -> NDArray[np.uint16]:
-    """(H, W) uint16, value = label, 0 = none. Where masks overlap the nearer object owns the pixel, else (equally far,
-    or both without 3D) the higher score; an object without 3D lies under those with 3D."""
+def label_message(scene: Scene, header: Header) -> Image:
+    """The label image as a message, 16UC1."""
+    msg, pixels = zero_image(scene.frame.height, scene.frame.width, "16UC1", header)
+    label_image(scene, pixels)
+    return msg
+
+
+def label_image(scene: Scene, out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+    """(H, W) uint16, value = label, 0 = none; painted on `out` (zeros) where it is given. Where masks overlap the
+    nearer object owns the pixel, else (equally far, or both without 3D) the higher score; an object without 3D lies
+    under those with 3D."""
     order = label_order(scene)
     masks = scene.instances.masks
     if order != sorted(order):
         masks = masks[order]
     depth = [scene.objects[row].centroid[2] if scene.objects[row].status.has_3d else np.inf for row in order]
     nearest_first = np.argsort(depth, kind="stable")  # labels go by score, so equal depths keep that order
-    return masks.label_image(nearest_first[::-1])
+    return masks.label_image(nearest_first[::-1], out)
 
 
 def class_image(scene: Scene, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:

@@ -32,7 +32,7 @@ from seg_perception.ros.messages import (
     cloud_message,
     encode_image,
     grasp_poses,
-    label_image,
+    label_message,
     objects_message,
     scene_cloud_message,
     thin_clouds,
@@ -197,8 +197,7 @@ class Messages:
 
     @cached_property
     def clouds(self) -> ObjectClouds:
-        points = self._config.points
-        return thin_clouds(self._result.scene, points.max_per_object, points.voxel)
+        return thin_clouds(self._result.scene, self._config.points)
 
     @cached_property
     def objects(self) -> SegmentedObjectArray:
@@ -223,12 +222,13 @@ class Messages:
         )
 
     @cached_property
-    def labels(self) -> NDArray[np.uint16]:
-        return label_image(self._result.scene)
+    def label_image(self) -> Image:
+        return label_message(self._result.scene, self._image_header)
 
     @property
-    def label_image(self) -> Image:
-        return encode_image(self.labels, "16UC1", self._image_header)
+    def labels(self) -> NDArray[np.uint16]:
+        """(H, W), of the message."""
+        return np.frombuffer(self.label_image.data, np.uint16).reshape(self.label_image.height, -1)
 
     @property
     def class_image(self) -> Image:

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Transform, Vector3
+from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.geometry import matrix_from_quaternion, transform
@@ -48,29 +50,41 @@ def matrix_from_transform(message: Transform) -> NDArray[np.float64]:
 
 
 def quaternions_of(rotations: NDArray) -> NDArray[np.float64]:
-    """Unit quaternions x, y, z, w (w >= 0), (N, 4), of rotations (N, 3, 3): Shepperd's method, all at once."""
-    m = np.asarray(rotations, np.float64)
-    xx, yy, zz = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
-    outer = np.empty((len(m), 4, 4))  # 4 q q^T; its row with the largest diagonal is best conditioned
-    outer[:, 0, 0], outer[:, 1, 1] = 1 + xx - yy - zz, 1 - xx + yy - zz
-    outer[:, 2, 2], outer[:, 3, 3] = 1 - xx - yy + zz, 1 + xx + yy + zz
-    outer[:, 0, 1] = outer[:, 1, 0] = m[:, 0, 1] + m[:, 1, 0]
-    outer[:, 0, 2] = outer[:, 2, 0] = m[:, 0, 2] + m[:, 2, 0]
-    outer[:, 1, 2] = outer[:, 2, 1] = m[:, 1, 2] + m[:, 2, 1]
-    outer[:, 0, 3] = outer[:, 3, 0] = m[:, 2, 1] - m[:, 1, 2]
-    outer[:, 1, 3] = outer[:, 3, 1] = m[:, 0, 2] - m[:, 2, 0]
-    outer[:, 2, 3] = outer[:, 3, 2] = m[:, 1, 0] - m[:, 0, 1]
-    best = np.argmax(np.diagonal(outer, axis1=1, axis2=2), axis=1)
-    q = outer[np.arange(len(m)), best]
-    return q * (np.where(q[:, 3] < 0, -1.0, 1.0) / np.linalg.norm(q, axis=1))[:, None]
+    """Unit quaternions x, y, z, w (w >= 0), (N, 4), of rotations (N, 3, 3): Shepperd's method."""
+    return _quaternions(np.ascontiguousarray(rotations, np.float64))
+
+
+@njit(cache=True, nogil=True)
+def _quaternions(rotations):  # type: ignore[no-untyped-def]
+    quaternions = np.empty((len(rotations), 4))
+    outer = np.empty((4, 4))  # 4 q q^T; its row with the largest diagonal is best conditioned
+    for i in range(len(rotations)):
+        m = rotations[i]
+        xx, yy, zz = m[0, 0], m[1, 1], m[2, 2]
+        outer[0, 0], outer[1, 1] = 1 + xx - yy - zz, 1 - xx + yy - zz
+        outer[2, 2], outer[3, 3] = 1 - xx - yy + zz, 1 + xx + yy + zz
+        outer[0, 1] = outer[1, 0] = m[0, 1] + m[1, 0]
+        outer[0, 2] = outer[2, 0] = m[0, 2] + m[2, 0]
+        outer[1, 2] = outer[2, 1] = m[1, 2] + m[2, 1]
+        outer[0, 3] = outer[3, 0] = m[2, 1] - m[1, 2]
+        outer[1, 3] = outer[3, 1] = m[0, 2] - m[2, 0]
+        outer[2, 3] = outer[3, 2] = m[1, 0] - m[0, 1]
+        best = 0
+        for k in range(1, 4):
+            if outer[k, k] > outer[best, best]:
+                best = k
+        x, y, z, w = outer[best]
+        length = math.sqrt(x * x + y * y + z * z + w * w)
+        quaternions[i] = outer[best] * ((-1.0 if w < 0 else 1.0) / length)
+    return quaternions
 
 
 def set_xyz(target: Point | Vector3, values: Sequence[float]) -> None:
     """Three numbers, m or a direction."""
-    target.x, target.y, target.z = values
+    target._x, target._y, target._z = values
 
 
 def set_xyzw(pose: Pose, values: Sequence[float]) -> None:
     """The orientation, a unit quaternion."""
-    q = pose.orientation
-    q.x, q.y, q.z, q.w = values
+    q = pose._orientation
+    q._x, q._y, q._z, q._w = values

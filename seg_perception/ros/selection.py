@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,8 @@ class Selection:
 
 def only_points_of(clouds: ObjectClouds, scene: Scene, rows: Collection[int]) -> ObjectClouds:
     """The clouds with the points of the objects in `rows` only; the labels stay."""
-    keep = [row in set(rows) for row in label_order(scene)]
-    points = tuple(p if k else p[:0] for p, k in zip(clouds.points, keep, strict=True))
-    colors = tuple(c if k else c[:0] for c, k in zip(clouds.colors, keep, strict=True))
-    return ObjectClouds(points, colors, tuple(np.cumsum([0, *map(len, points)]).tolist()))
+    kept = np.isin(label_order(scene), list(rows))
+    return replace(clouds, offsets=(0, *np.cumsum(np.diff(clouds.offsets) * kept).tolist()))
 
 
 def listed(items: Iterable[Any], most: int = 8) -> str:

@@ -70,4 +70,4 @@ def test_serialized_messages_carry_the_scene(tmp_path):
     cloud = deserialize_message(wire["points"], PointCloud2)
     assert len(objects) == 6
     assert set(np.unique(np.frombuffer(labels.data, np.uint16))) == set(range(7))
-    assert cloud.width == sum(min(len(o.points), 20000) for o in scene.objects) > 10_000
+    assert cloud.width == sum(min(len(o.points), 5000) for o in scene.objects) > 10_000

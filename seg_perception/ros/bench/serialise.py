@@ -8,18 +8,19 @@ import numpy as np
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
+from seg_perception.config import PointsConfig
 from seg_perception.ros.conversions import stamp_from_ns
-from seg_perception.ros.messages import cloud_message, encode_image, label_image, objects_message, thin_clouds
+from seg_perception.ros.messages import cloud_message, label_message, objects_message, thin_clouds
 from seg_perception.scene import Scene
 
 
 def serialise(scene: Scene) -> dict[str, bytes]:
     """Topic -> message; 3D stays in the camera's frame."""
     header = Header(stamp=stamp_from_ns(scene.frame.stamp_ns), frame_id=scene.frame.frame_id)
-    clouds = thin_clouds(scene)
+    clouds = thin_clouds(scene, PointsConfig())
     messages = {
         "objects": objects_message(scene, header, scene.frame.frame_id, np.eye(4), clouds=clouds),
-        "label_image": encode_image(label_image(scene), "16UC1", header),
+        "label_image": label_message(scene, header),
         "points": cloud_message(clouds, header, np.eye(4)),
     }
     return {topic: serialize_message(message) for topic, message in messages.items()}
