@@ -20,7 +20,7 @@ from seg_perception.scene import Frame, Instances, Intrinsics, Status
 from seg_perception.spans import shared_pixels
 from seg_perception.tracking.bytetrack import ByteTrack, ByteTrackConfig
 from seg_perception.tracking.iou3d import Iou3D, Iou3DConfig
-from seg_perception.tracking.overlaps import look_up, nearest
+from seg_perception.tracking.overlaps import look_up, nearness
 from seg_perception.tracking.scores import score_tracks
 
 CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -249,7 +249,7 @@ def test_overlaps_are_those_of_dense_masks():
     pixels = np.stack(np.meshgrid(np.arange(40.0), np.arange(30.0)), axis=-1).reshape(-1, 2)
     depth = rng.choice(np.float32([1.0, 0.5, 2.0, np.nan, np.inf, -np.inf, 0.0]), size=(30, 40))
     votes, there, through, hidden = look_up(
-        pixels, np.ones(1200), np.zeros(1200, np.int64), 1, depth, (30, 40), ma.spans, ma.offsets, ma.rois, 0.01
+        pixels, np.ones(1200), np.array([0, 1200]), depth, (30, 40), ma.spans, ma.offsets, ma.rois, 0.01
     )
     unknown = np.isnan(depth) | (depth == 0)
     assert_array_equal(votes[0], [(m & ((depth == 1) | unknown)).sum() for m in a])
@@ -257,9 +257,10 @@ def test_overlaps_are_those_of_dense_masks():
     assert there[0] == ((depth == 1) | (unknown & a.any(axis=0))).sum()
     assert hidden.sum() == 1200 - there[0] - through[0]
     points = rng.uniform(size=(9, 3))
-    distances = nearest(points, np.repeat([0, 2], [5, 4]), 3, points[:2] + np.array([0, 0, 2.0]))
-    assert_allclose(distances[0, 1], np.linalg.norm(points[:5] - points[1] - [0, 0, 2.0], axis=1).min())
-    assert np.isnan(distances[1]).all()
+    places = points[:2] + np.array([0, 0, 2.0])
+    near = nearness(points, np.array([0, 5, 5, 9]), np.full((3, 3), 9.0), places, 100.0)
+    assert_allclose(near[0, 1], 1 - 0.02 * np.linalg.norm(points[:5] - places[1], axis=1).min())
+    assert_allclose(near[1], 1 - 0.01 * np.linalg.norm(places - 9.0, axis=1))  # no surface: the centroid
 
 
 def test_frames_refuse_what_is_no_pose():
