@@ -20,7 +20,7 @@ CORE = 6  # of 8 neighbours agree inside a surface; a rim two pixels wide has no
 TOUCHING, FOOT = 3, 0.006  # pixels on the support under the mask, and how far above them the rest may begin, m
 FLAT = 0.15  # share of pixels well above the support that makes an object of them
 NOISY = 0.0003  # m; depth this smooth has no outliers
-SAMPLE, BOX_SAMPLE = 512, 2000  # points that decide on the support and that the box is fitted to, about
+SAMPLE, BOX_SAMPLE = 512, 1000  # points that decide on the support and that the box is fitted to, about
 ROOM = 8192  # for them
 
 
