@@ -81,8 +81,7 @@ class Pipeline:
         objects = fuse(frame, instances, self.config.fusion, supports)
         clock.lap("fuse")
         ids = self.tracker.update(frame, instances, objects)
-        objects = [o.changed(id=i) for o, i in zip(objects, ids.tolist(), strict=True)]
-        objects = self._smoother.smooth(frame, objects, self.config.smoothing)
+        objects = self._smoother.smooth(frame, objects, self.config.smoothing, ids)
         instances, objects = with_coasting(self.tracker, frame, instances, objects, self.config.coast)
         clock.lap("track")
         support = _main_support(objects, supports)

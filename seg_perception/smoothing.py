@@ -9,7 +9,6 @@ put it where it was, so each average ends as soon as the newest measurement leav
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.averaging import blend, turn_like
 from seg_perception.geometry import invert
 from seg_perception.options import option
-from seg_perception.scene import Frame, Grasp, GraspKind, Object3D, OrientedBox
+from seg_perception.scene import Frame, Grasp, GraspKind, Object3D, OrientedBox, Status
 
 KEPT_IDS = 1000
 AS_GOOD = 1.08  # a footprint this much larger than the least one is as good a box
-QUARTERS = np.array([[[c, -s, 0], [s, c, 0], [0, 0, 1.0]] for c, s in ((1, 0), (0, -1), (-1, 0), (0, 1))])
+NO_3D = int(Status.NO_DEPTH_IMAGE)
 NEAR_GRASP = (0.01, float(np.cos(np.deg2rad(12.0))))  # m, cosine: the same grasp again
 
 
@@ -43,61 +43,117 @@ class SmoothingConfig:
 
 
 class Averages(NamedTuple):
-    """Of N objects, in the fixed frame: `centroids` (N, 3) m, `boxes` (N, 4, 4) T_fixed_box, `sizes` (N, 3) m, `counts`
-    (N,) measurements in each."""
+    """Of N objects, in the fixed frame: their `ids` (N,), `centroids` (N, 3) m, `boxes` (N, 4, 4) T_fixed_box, `sizes`
+    (N, 3) m, `counts` (N,) measurements in each."""
 
+    ids: NDArray[np.int64]
     centroids: NDArray[np.float64]
     boxes: NDArray[np.float64]
     sizes: NDArray[np.float64]
     counts: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, ids: NDArray[np.int64], objects: Sequence[Object3D], T: NDArray[np.float64]) -> Averages:
+        """One measurement of each, seen from `T` (4, 4)."""
+        n = len(objects)
+        boxes = [o.box for o in objects]
+        return cls(
+            ids,
+            np.array([o.centroid for o in objects], np.float64).reshape(n, 3) @ T[:3, :3].T + T[:3, 3],
+            T @ np.array([box.T_camera_box for box in boxes], np.float64).reshape(n, 4, 4),
+            np.array([box.size for box in boxes], np.float64).reshape(n, 3),
+            np.ones(n, np.int64),
+        )
+
     def rows(self, index: Any) -> Averages:
         return Averages(*(column[index] for column in self))
+
+    def place_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each id, -1 = none."""
+        if not len(self.ids):
+            return np.full(len(ids), -1)
+        order = np.argsort(self.ids)
+        place = order[np.searchsorted(self.ids, ids, sorter=order).clip(max=len(order) - 1)]
+        return np.where(self.ids[place] == ids, place, -1)
+
+
+NOTHING = Averages.of(np.zeros(0, np.int64), [], np.eye(4))
 
 
 class Smoother:
     """The averages by id. Without `Frame.T_fixed_camera` the last one known holds, else the camera rests."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, ...]] = {}  # a row of Averages each, seen last at the end
+        self._known = NOTHING  # seen last at the end
         self._grasps: dict[int, NDArray[np.float64]] = {}  # T_fixed_grasp of the best one
         self._T_fixed_camera = np.eye(4)
 
     def reset(self) -> None:
-        self._known.clear()
+        self._known = NOTHING
         self._grasps.clear()
 
-    def smooth(self, frame: Frame, objects: Sequence[Object3D], config: SmoothingConfig) -> list[Object3D]:
-        """The objects, those that rest with centroid and box averaged."""
+    def smooth(
+        self,
+        frame: Frame,
+        objects: Sequence[Object3D],
+        config: SmoothingConfig,
+        ids: NDArray[np.int64] | None = None,
+    ) -> list[Object3D]:
+        """The objects, under `ids` (N,) if they are given; those that rest with centroid and box averaged."""
         if frame.T_fixed_camera is not None:
             self._T_fixed_camera = frame.T_fixed_camera
-        out = list(objects)
-        rows = [i for i, obj in enumerate(objects) if obj.status.has_3d]
-        if config.frames == 1 or not rows:
-            return out
-        T, back = self._T_fixed_camera, invert(self._T_fixed_camera)
-        new = _measured([objects[i] for i in rows], T)
-        before = [self._known.pop(objects[i].id, None) for i in rows]
-        again = [k for k, row in enumerate(before) if row is not None]
-        if again:
-            old = Averages(*map(np.array, zip(*(before[k] for k in again), strict=True)))
-            clouds = [objects[rows[k]].points for k in again]
-            blended, rests = _blended(old, _turned_like(old, new.rows(again), clouds, T, config), config)
-            for column, values in zip(new, blended, strict=True):
-                column[again] = values
-            centroids = blended.centroids @ back[:3, :3].T + back[:3, 3]
-            boxes = back @ blended.boxes
-            for j, k in enumerate(again):
-                if rests[j]:
-                    box = OrientedBox(boxes[j], blended.sizes[j])
-                    out[rows[k]] = objects[rows[k]].changed(centroid=centroids[j], box=box)
-                else:
-                    self._grasps.pop(objects[rows[k]].id, None)
-        self._known.update(zip((objects[i].id for i in rows), zip(*new, strict=True), strict=True))
-        for stale in list(itertools.islice(self._known, max(0, len(self._known) - KEPT_IDS))):
-            del self._known[stale]
-            self._grasps.pop(stale, None)
-        return out
+        numbers = [o.id for o in objects] if ids is None else ids.tolist()
+        changes: list[dict[str, Any]] = [{} for _ in objects] if ids is None else [{"id": i} for i in numbers]
+        rows = [i for i, obj in enumerate(objects) if obj.status < NO_3D]
+        if config.frames > 1 and rows:
+            new = Averages.of(np.array([numbers[i] for i in rows]), [objects[i] for i in rows], self._T_fixed_camera)
+            for k, centroid, box in self._averaged(new, [objects[i] for i in rows], config):
+                changes[rows[k]].update(centroid=centroid, box=box)
+        return [obj.changed(**values) if values else obj for obj, values in zip(objects, changes, strict=True)]
+
+    def _averaged(
+        self, new: Averages, objects: Sequence[Object3D], config: SmoothingConfig
+    ) -> list[tuple[int, NDArray[np.float64], OrientedBox]]:
+        """Remembers what is `new` of the objects; of those that rest the place in the list, centroid and box."""
+        place = self._known.place_of(new.ids)
+        again, others = np.flatnonzero(place >= 0), np.ones(len(self._known.ids), bool)
+        others[place[again]] = False
+        blended, rests = self._blended(place[again], new.rows(again), [objects[k] for k in again], config)
+        for column, values in zip(new, blended, strict=True):
+            column[again] = values
+        known = new
+        if others.any():
+            before = self._known.rows(others)
+            known = Averages(*(np.concatenate(columns) for columns in zip(before, new, strict=True)))
+            for stale in known.ids[:-KEPT_IDS].tolist():
+                self._grasps.pop(stale, None)
+            known = known.rows(slice(-KEPT_IDS, None))
+        self._known = known
+        for moved in blended.ids[~rests].tolist():
+            self._grasps.pop(moved, None)
+        back, at_rest = invert(self._T_fixed_camera), blended.rows(rests)
+        centroids = at_rest.centroids @ back[:3, :3].T + back[:3, 3]
+        boxes = map(OrientedBox, back @ at_rest.boxes, at_rest.sizes)
+        return list(zip(again[rests].tolist(), centroids, boxes, strict=True))
+
+    def _blended(
+        self, place: NDArray[np.int64], new: Averages, objects: Sequence[Object3D], config: SmoothingConfig
+    ) -> tuple[Averages, NDArray[np.bool_]]:
+        """The averages at `place` with the `new` measurements of their objects in them, and which objects rest; the
+        others begin anew.
+
+        First the new boxes' x and y are named as the old ones': a quarter turn is the same box, and so, of a thing that
+        is nearly round, is any turn."""
+        old, least = self._known.rows(place), float(np.cos(np.deg2rad(config.reset_angle)))
+        for i in np.flatnonzero(turn_like(old.boxes, new.boxes, new.sizes, least)):
+            if len(cloud := objects[i].points):
+                box, size = _along_old_axes(old.boxes[i], new.boxes[i], new.sizes[i], cloud, self._T_fixed_camera)
+                new.boxes[i], new.sizes[i] = box, size
+        rests = blend(
+            old.boxes, new.boxes, old.sizes, new.sizes, old.centroids, new.centroids, old.counts,
+            float(config.reset_distance), least, config.frames,
+        )  # fmt: skip
+        return new._replace(counts=old.counts), rests
 
     def steady(self, objects: Sequence[Object3D], config: SmoothingConfig) -> list[Object3D]:
         """The objects, each with the grasp that was best in the frame before still first, if it is nearly the best."""
@@ -112,39 +168,9 @@ class Smoother:
             if alike and not grasps[alike[0]].score < grasps[0].score - margin:
                 first = alike[0]
         grasps.insert(0, grasps.pop(first))
-        if obj.id in self._known:
+        if obj.id in self._known.ids:
             self._grasps[obj.id] = self._T_fixed_camera @ grasps[0].T_camera_grasp
         return obj.changed(grasps=tuple(grasps)) if first else obj
-
-
-def _measured(objects: Sequence[Object3D], T: NDArray) -> Averages:
-    return Averages(
-        np.array([o.centroid for o in objects]) @ T[:3, :3].T + T[:3, 3],
-        T @ np.array([o.box.T_camera_box for o in objects]),
-        np.array([o.box.size for o in objects], np.float64),
-        np.ones(len(objects), np.int64),
-    )
-
-
-def _turned_like(
-    old: Averages, new: Averages, clouds: Sequence[NDArray], T: NDArray, config: SmoothingConfig
-) -> Averages:
-    """Names the new boxes' x and y as the old ones': a quarter turn is the same box, and so, of a thing that is nearly
-    round, is any turn. `clouds` (M, 3) m each, camera frame."""
-    R = new.boxes[:, :3, :3]
-    agreement = old.boxes[:, :3, :3].transpose(0, 2, 1) @ R
-    turn = np.arctan2(agreement[:, 1, 0] - agreement[:, 0, 1], agreement[:, 0, 0] + agreement[:, 1, 1])
-    quarter = np.round(turn / (np.pi / 2)).astype(int) % 4
-    R = R @ QUARTERS[quarter]
-    sizes = np.where((quarter % 2 == 1)[:, None], new.sizes[:, [1, 0, 2]], new.sizes)
-    boxes = new.boxes.copy()
-    boxes[:, :3, :3] = R
-    least = np.cos(np.deg2rad(config.reset_angle))
-    upright = np.einsum("ni,ni->n", old.boxes[:, :3, 2], R[:, :, 2]) >= least
-    for i in np.flatnonzero(upright & (_cosines(old.boxes, boxes) < least)):
-        if len(clouds[i]):
-            boxes[i], sizes[i] = _along_old_axes(old.boxes[i], boxes[i], sizes[i], clouds[i], T)
-    return new._replace(boxes=boxes, sizes=sizes)
 
 
 def _along_old_axes(
@@ -161,26 +187,6 @@ def _along_old_axes(
     turned = old_box.copy()
     turned[:3, 3] = axes @ ((low + high) / 2 + axes.T @ T[:3, 3]) + z * (z @ box[:3, 3])
     return turned, np.append(high - low, size[2])
-
-
-def _blended(old: Averages, new: Averages, config: SmoothingConfig) -> tuple[Averages, NDArray[np.bool_]]:
-    """The averages with the new measurements in them, and which objects rest; the others begin anew."""
-    rests = np.linalg.norm(new.centroids - old.centroids, axis=1) <= config.reset_distance
-    rests &= np.abs(new.sizes - old.sizes).max(axis=1) <= 2 * config.reset_distance
-    rests &= _cosines(old.boxes, new.boxes) >= np.cos(np.deg2rad(config.reset_angle))
-    counts = np.where(rests, np.minimum(old.counts + 1, config.frames), 1)
-    weights = (1 / counts)[:, None]
-    boxes = old.boxes + weights[:, :, None] * (new.boxes - old.boxes)
-    U, _, Vt = np.linalg.svd(boxes[:, :3, :3])  # the rotation nearest to the mean of two that are near each other
-    boxes[:, :3, :3] = U @ Vt
-    boxes[~rests] = new.boxes[~rests]
-    centroids = old.centroids + weights * (new.centroids - old.centroids)
-    return Averages(centroids, boxes, old.sizes + weights * (new.sizes - old.sizes), counts), rests
-
-
-def _cosines(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """Of the angles between the rotations of poses (N, 4, 4), (N,)."""
-    return (np.einsum("nij,nij->n", a[:, :3, :3], b[:, :3, :3]) - 1) / 2
 
 
 def _alike(old: NDArray, new: NDArray, grasp: Grasp) -> bool:
