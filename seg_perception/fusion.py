@@ -41,6 +41,7 @@ class FusionConfig:
     part_share: float = option(
         0.002, "smaller than this share of the largest cluster is no part", ge=0, le=1, live=True
     )
+    smooth: bool = option(True, "noisy depth is averaged over 3x3 pixels where these are one surface", live=True)
     erode: bool = option(True, "leave pixels beside a depth step out of the cloud", live=True)
     support_margin: float = option(
         0.001, "mask pixels this near the support, beside 3 times its noise, are support", unit="m", ge=0, live=True
@@ -141,6 +142,7 @@ def _rules(c: FusionConfig, focal: float) -> Rules:
         min_points=c.min_points,
         part_gap=c.part_gap,
         part_share=c.part_share,
+        smooth=c.smooth,
         erode=c.erode,
         support_margin=c.support_margin,
         noise=c.noise,

@@ -34,6 +34,7 @@ class Rules(NamedTuple):
     min_points: int
     part_gap: float
     part_share: float
+    smooth: bool
     erode: bool
     support_margin: float
     noise: float
@@ -134,6 +135,8 @@ def lift(  # type: ignore[no-untyped-def]
         out.kept[i] = count
         if count < rules.min_points:
             continue
+        if rules.smooth and noise > NOISY:
+            z = points.smoothed(z, agreeing)
         n = points.sample_of(keep, z, directions, -(-count // BOX_SAMPLE), sample)
         outliers = rules.outliers * min(1.0, noise / NOISY)
         if outliers * n < 1:  # smooth: every point counts

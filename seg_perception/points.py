@@ -148,6 +148,20 @@ def agreement(z, steps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def smoothed(z, agreeing):  # type: ignore[no-untyped-def]
+    """Depth, where all 8 neighbours agree the mean of them and itself: a third of the noise is gone, a ball of 20 mm
+    radius shrinks by 0.02 mm."""
+    out = z.copy()
+    above, row, below = rows_of(z)
+    agree, new = rows_of(agreeing)[1], rows_of(out)[1]
+    for k in range(len(below) - 2):
+        total = above[k] + above[k + 1] + above[k + 2] + row[k] + row[k + 1]
+        total += row[k + 2] + below[k] + below[k + 1] + below[k + 2]
+        new[k + 1] = total * np.float32(1 / 9) if agree[k + 1] == 8 else row[k + 1]
+    return out
+
+
+@njit(cache=True, nogil=True)
 def agreeing_pixels(grid, value, agreeing, least):  # type: ignore[no-untyped-def]
     """The pixels where `grid` is at least `value` and that at least `least` neighbours agree with, and their number."""
     out = np.zeros(grid.shape, np.uint8)
