@@ -77,7 +77,7 @@ def cloud_message(clouds: ObjectClouds, header: Header, T_header_camera: NDArray
     for i, (points, colors) in enumerate(zip(clouds.points, clouds.colors, strict=True)):
         start, stop = clouds.offsets[i : i + 2]
         if start < stop:
-            _pack_points(points, colors, evenly(points, stop - start, *clouds.focal), i + 1, T, packed[start:stop])
+            _pack_points(points, colors, i + 1, T, *clouds.focal, packed[start:stop])
     msg = _cloud(header, packed[:0])
     msg.width, msg.row_step = len(packed), POINT_STEP * len(packed)
     set_sequence(msg, "data", data)
@@ -116,7 +116,8 @@ def _cloud(header: Header, packed: NDArray[np.uint32]) -> PointCloud2:
 
 
 @njit(cache=True, nogil=True)
-def _pack_points(points, colors, chosen, label, T, out):  # type: ignore[no-untyped-def]
+def _pack_points(points, colors, label, T, fx, fy, out):  # type: ignore[no-untyped-def]
+    chosen = evenly(points, len(out), fx, fy)
     metres = out.view(np.float32)
     xx, xy, xz, x0 = T[0, 0], T[0, 1], T[0, 2], T[0, 3]  # once: `out` might change them
     yx, yy, yz, y0 = T[1, 0], T[1, 1], T[1, 2], T[1, 3]

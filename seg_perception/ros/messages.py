@@ -9,6 +9,7 @@ message are ordered by descending score: object i has label i + 1, in the label 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, Vector3
@@ -220,22 +221,31 @@ def _grasp_rows(grasps: list[Grasp], T: NDArray) -> list[list[float]]:
 
 
 def _grasp_message(grasp: Grasp, object_id: int, rank: int, row: list[float]) -> GraspMsg:
-    msg = GraspMsg()
-    msg.kind, msg.object_id, msg.rank = int(grasp.kind), object_id, rank
-    msg.planner, msg.gripper = grasp.planner, grasp.gripper
-    set_xyz(msg.pose.position, row[0:3])
-    set_xyz(msg.pregrasp_pose.position, row[3:6])
-    set_xyzw(msg.pose, row[6:10])
-    set_xyzw(msg.pregrasp_pose, row[6:10])
-    set_xyz(msg.retreat_direction, row[10:13])
-    set_xyz(msg.contacts[0], row[13:16])
-    set_xyz(msg.contacts[1], row[16:19])
-    set_xyz(msg.normals[0], row[19:22])
-    set_xyz(msg.normals[1], row[22:25])
-    msg.retreat_distance = float(grasp.retreat_distance)
-    msg.score, msg.width, msg.object_width = float(grasp.score), float(grasp.width), float(grasp.object_width)
-    msg.max_force = float(grasp.max_force)
-    msg.collision, msg.clearance = int(grasp.collision), float(grasp.clearance)
+    msg = blank(GraspMsg)
+    msg._kind, msg._object_id, msg._rank = int(grasp.kind), object_id, rank
+    msg._planner, msg._gripper = grasp.planner, grasp.gripper
+    msg._pose = _pose(row[0:3], row[6:10])
+    msg._pregrasp_pose = _pose(row[3:6], row[6:10])
+    msg._retreat_direction = _xyz(Vector3, row[10:13])
+    msg._contacts = [_xyz(Point, row[13:16]), _xyz(Point, row[16:19])]
+    msg._normals = [_xyz(Vector3, row[19:22]), _xyz(Vector3, row[22:25])]
+    msg._retreat_distance = float(grasp.retreat_distance)
+    msg._score, msg._width, msg._object_width = float(grasp.score), float(grasp.width), float(grasp.object_width)
+    msg._max_force = float(grasp.max_force)
+    msg._collision, msg._clearance = int(grasp.collision), float(grasp.clearance)
+    return msg
+
+
+def _pose(position: list[float], quaternion: list[float]) -> Pose:
+    pose = blank(Pose)
+    pose._position, pose._orientation = _xyz(Point, position), blank(Quaternion)
+    set_xyzw(pose, quaternion)
+    return pose
+
+
+def _xyz(kind: type[Point | Vector3], values: list[float]) -> Any:
+    msg = blank(kind)
+    set_xyz(msg, values)
     return msg
 
 
