@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 from seg_perception.bench import Progress, Row
+from seg_perception.bench.samples import make_sample
 from seg_perception.bench.timing import percentiles
 from seg_perception.config import load_config, to_mapping
 from seg_perception.options import ConfigError
@@ -35,6 +36,7 @@ START = 240.0  # s until the node is ready; its very first start compiles
 CAMERA_START = 120.0  # s; frames are rendered
 SETTLE = 2.5  # s after the last image; diagnostics come once a second
 SLACK = 10.0  # s that a camera may take longer than it should
+OBJECTS = 20  # that the recording finds
 PLANNED_LATER = {"grasping": {"when": "request"}, "autostart": True}
 
 
@@ -50,6 +52,7 @@ class Setup:
     source: str = ""
     empty: bool = True
     grasps: bool = False
+    network: float | None = None  # s that a recording waits which takes the network's place; it finds OBJECTS
     config: Mapping[str, Any] = field(default_factory=dict)  # read by load_config, overrides included
 
 
@@ -64,11 +67,24 @@ def run(rows: list[Row], progress: Progress, setup: Setup) -> None:
     with tempfile.TemporaryDirectory() as folder, Stage() as stage, listening.Listener(names) as listener:
         config = Path(folder) / "config.yaml"
         later: Mapping[str, Any] = {"autostart": True} if setup.grasps else PLANNED_LATER
+        if setup.network is not None:
+            setup = _recorded(setup, Path(folder))
         config.write_text(yaml.safe_dump(to_mapping(load_config(dict(setup.config), dict(later)))), encoding="utf-8")
         benches = [_Bench(name, setup, stage, config, listener.heard[name]) for name in names]
         for bench in benches:
             bench.wait_until_ready()
         _measure(benches, setup, progress, rows)
+
+
+def _recorded(setup: Setup, folder: Path) -> Setup:
+    """With a recording for a network, and the camera that it belongs to."""
+    sample = make_sample(OBJECTS, setup.width, setup.height)
+    sample.save(folder / "outputs.npz")
+    sample.save_frame(folder / "camera")
+    backend = {"plugin": "seg_perception.bench.replay:Replay", "wait": setup.network}
+    segmenter = {"plugin": "yolo", "model": str(folder / "outputs.npz"), "backend": backend}
+    config = {**{k: v for k, v in setup.config.items() if k != "segmenter"}, "segmenter": segmenter}
+    return replace(setup, source=str(folder / "camera"), config=config)
 
 
 def _measure(benches: list[_Bench], setup: Setup, progress: Progress, rows: list[Row]) -> None:

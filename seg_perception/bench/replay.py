@@ -21,6 +21,7 @@ class ReplayConfig:
     """The recording."""
 
     model: str = option("", "file made by `Sample.save`")
+    wait: float = option(0.0, "what an answer takes, as of a network on a GPU: no CPU", unit="s", ge=0)
 
 
 class Replay:
@@ -36,7 +37,10 @@ class Replay:
         classes = {i: f"class_{i}" for i in range(80)}
         self.metadata: Mapping[str, str] = {"task": "segment", "names": str(classes), "args": "{'nms': False}"}
         self.returned = 0.0
+        self._wait = config.wait
 
     def __call__(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        if self._wait:
+            time.sleep(self._wait)
         self.returned = time.thread_time()
         return self._outputs

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,6 +56,16 @@ class Sample:
     def save(self, path: Path) -> None:
         """The outputs as a file that `replay:Replay` plays."""
         np.savez(path, **self.outputs)
+
+    def save_frame(self, folder: Path) -> None:
+        """The frame as a new folder of RGB-D frames, which `folder.RgbdFolder` reads."""
+        (folder / "frames").mkdir(parents=True)
+        k = self.intrinsics
+        meta = {name: getattr(k, name) for name in ("width", "height", "fx", "fy", "cx", "cy")}
+        (folder / "meta.json").write_text(json.dumps({**meta, "depth_scale_to_m": 0.001}), encoding="utf-8")
+        cv2.imwrite(str(folder / "frames" / "0_rgb.png"), self.frame.color[..., ::-1])
+        depth = np.rint(1e3 * np.nan_to_num(self.depth, posinf=0, neginf=0)).astype(np.uint16)
+        cv2.imwrite(str(folder / "frames" / "0_depth.png"), depth)
 
 
 def make_sample(count: int, width: int = 1280, height: int = 720, seed: int = 0) -> Sample:

@@ -57,6 +57,12 @@ def _add_node(parser: argparse.ArgumentParser, seconds: int) -> None:
     parser.add_argument("--size", type=_size, default=(1280, 720), metavar="WxH", help="of the images (1280x720)")
     parser.add_argument("--source", default="", metavar="FOLDER", help="RGB-D frames instead of simulated ones")
     parser.add_argument("--model", metavar="FILE", help="a network instead of the tabletop segmenter: config yolo")
+    parser.add_argument(
+        "--network-ms",
+        type=float,
+        metavar="MS",
+        help="no network but a recording of 20 objects that waits so long, as for a GPU: what the node itself takes",
+    )
     parser.add_argument("--grasps", action="store_true", help="plan grasps for every frame too")
 
 
@@ -142,6 +148,7 @@ def _setup(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         nodes=getattr(options, "cameras", 1),
         source=options.source,
         grasps=options.grasps,
+        network=None if options.network_ms is None else 1e-3 * options.network_ms,
         config=tree,
     )
     about = {
@@ -149,6 +156,7 @@ def _setup(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "overrides": options.set,
         "model": Path(options.model).name if options.model else "",
         "source": Path(options.source).name if options.source else "simulated",
+        **({"network_ms": options.network_ms} if options.network_ms is not None else {}),
         "grasps": options.grasps,
     }
     return setup, about

@@ -50,6 +50,16 @@ def test_the_node_is_timed_beside_an_empty_one(tmp_path):
     assert not children()
 
 
+def test_a_recording_takes_the_network_s_place(tmp_path):
+    out = tmp_path / "node.json"
+    arguments = ["--network-ms", "30", "--seconds", "3", "--rate", "4", "--size", "640x360", "--json", str(out)]
+    assert main(["bench", "node", *arguments]) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["objects_per_result"] == node.OBJECTS
+    assert row["results"] > 0
+    assert row["inference_ms"]["p50"] >= 30
+
+
 def test_a_node_that_does_not_start_is_told_and_nothing_is_left_running(tmp_path):
     setup = node.Setup(
         seconds=1, width=320, height=240, config={"segmenter": {"plugin": "yolo", "model": "nowhere.onnx"}}
