@@ -20,7 +20,7 @@ from seg_perception.scene import Frame, Instances, Intrinsics, Status
 from seg_perception.spans import shared_pixels
 from seg_perception.tracking.bytetrack import ByteTrack, ByteTrackConfig
 from seg_perception.tracking.iou3d import Iou3D, Iou3DConfig
-from seg_perception.tracking.overlaps import look_up, nearness
+from seg_perception.tracking.overlaps import grown, look_up, nearness
 from seg_perception.tracking.scores import score_tracks
 
 CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -261,6 +261,26 @@ def test_overlaps_are_those_of_dense_masks():
     near = nearness(points, np.array([0, 5, 5, 9]), np.full((3, 3), 9.0), places, 100.0)
     assert_allclose(near[0, 1], 1 - 0.02 * np.linalg.norm(points[:5] - places[1], axis=1).min())
     assert_allclose(near[1], 1 - 0.01 * np.linalg.norm(places - 9.0, axis=1))  # no surface: the centroid
+
+
+def test_a_surface_grows_only_while_it_rests():
+    points = np.arange(15.0).reshape(5, 3)  # of track 0 the first three
+    starts, hidden = np.array([0, 3, 5]), np.array([True, False, True, True, True])
+    seen, none = np.ones((2, 3), np.float32), np.zeros(0, np.int64)
+    T = transform(translation=[0, 0, 1.0])
+
+    def after(kept, seen_starts, before, rests):
+        found = grown(points, starts, hidden, kept, seen, np.array(seen_starts), T, np.array(before), rests, 128)
+        assert not found[2][found[1][len(kept)] :].any()  # all that is seen now, and what it takes over, is new
+        return np.split(found[0], found[1][1:-1])
+
+    first, second = after(none, [0, 1, 2], [1, 0], np.array([True, False]))  # rows in another order; track 1 moved
+    assert_array_equal(first, [[1, 1, 2]])
+    assert_array_equal(second, [points[0], points[2], [1, 1, 2]])
+    kept, new, blind = after(np.array([1]), [0, 2, 2], [-1, 0], np.array([True, True]))
+    assert_array_equal(kept, points[3:])
+    assert_array_equal(new, [[1, 1, 2]] * 2)
+    assert_array_equal(blind, points[:3])  # no depth on it now
 
 
 def test_frames_refuse_what_is_no_pose():

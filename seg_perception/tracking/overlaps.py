@@ -157,7 +157,7 @@ def grown(points, starts, hidden, kept, seen, seen_starts, T, before, rests, mos
     """The surfaces of the next frame: those of the tracks `kept`, as they are, then those `seen` (Q, 3) now, object j
     from `seen_starts[j]` on, moved by `T` (4, 4).
 
-    An object that is track `before[j]` (-1 = none) and `rests` keeps what is hidden of that one's surface, and all of
+    An object that is track `before[j]` (-1 = none), which `rests` (M,), keeps what is hidden of its surface, and all of
     it where nothing is seen; at most `most` points in all. Returns points, starts and hidden, False for what is new.
     """
     out = np.empty((len(points) + len(seen), 3))
@@ -171,7 +171,7 @@ def grown(points, starts, hidden, kept, seen, seen_starts, T, before, rests, mos
         out_starts[i + 1] = n
     for j in range(len(before)):
         count, i, free = seen_starts[j + 1] - seen_starts[j], before[j], most
-        if i >= 0 and rests[j]:
+        if i >= 0 and rests[i]:
             waiting = 0
             for p in range(starts[i], starts[i + 1]):
                 waiting += hidden[p] or count == 0
