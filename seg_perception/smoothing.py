@@ -9,9 +9,10 @@ put it where it was, so each average ends as soon as the newest measurement leav
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,9 @@ class SmoothingConfig:
     )
 
 
+Index: TypeAlias = NDArray[np.int64] | slice
+
+
 class Averages(NamedTuple):
     """Of N objects, in the fixed frame: their `ids` (N,), `centroids` (N, 3) m, `boxes` (N, 4, 4) T_fixed_box, `sizes`
     (N, 3) m, `counts` (N,) measurements in each."""
@@ -68,13 +72,16 @@ class Averages(NamedTuple):
     def rows(self, index: Any) -> Averages:
         return Averages(*(column[index] for column in self))
 
-    def place_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row of each id, -1 = none."""
-        if not len(self.ids):
-            return np.full(len(ids), -1)
+    def places_of(self, ids: NDArray[np.int64]) -> tuple[Index, Index]:
+        """The rows that have any of the `ids` (N,), and which of these each has: both everything if they are the
+        same."""
+        if np.array_equal(self.ids, ids):
+            return slice(None), slice(None)
         order = np.argsort(self.ids)
-        place = order[np.searchsorted(self.ids, ids, sorter=order).clip(max=len(order) - 1)]
-        return np.where(self.ids[place] == ids, place, -1)
+        near = np.searchsorted(self.ids, ids, sorter=order)
+        place = np.append(order, -1)[near]
+        again = np.flatnonzero(np.append(self.ids, -1)[place] == ids)
+        return place[again], again
 
 
 NOTHING = Averages.of(np.zeros(0, np.int64), [], np.eye(4))
@@ -115,29 +122,35 @@ class Smoother:
         self, new: Averages, objects: Sequence[Object3D], config: SmoothingConfig
     ) -> list[tuple[int, NDArray[np.float64], OrientedBox]]:
         """Remembers what is `new` of the objects; of those that rest the place in the list, centroid and box."""
-        place = self._known.place_of(new.ids)
-        again, others = np.flatnonzero(place >= 0), np.ones(len(self._known.ids), bool)
-        others[place[again]] = False
-        blended, rests = self._blended(place[again], new.rows(again), [objects[k] for k in again], config)
-        for column, values in zip(new, blended, strict=True):
-            column[again] = values
-        known = new
-        if others.any():
-            before = self._known.rows(others)
-            known = Averages(*(np.concatenate(columns) for columns in zip(before, new, strict=True)))
-            for stale in known.ids[:-KEPT_IDS].tolist():
-                self._grasps.pop(stale, None)
-            known = known.rows(slice(-KEPT_IDS, None))
-        self._known = known
-        for moved in blended.ids[~rests].tolist():
-            self._grasps.pop(moved, None)
-        back, at_rest = invert(self._T_fixed_camera), blended.rows(rests)
+        place, again = self._known.places_of(new.ids)
+        members = np.arange(len(new.ids))[again].tolist()
+        blended, rests = self._blended(place, new.rows(again), [objects[k] for k in members], config)
+        if isinstance(again, slice):  # the same objects in the same order
+            self._known = blended
+        else:
+            for column, values in zip(new, blended, strict=True):
+                column[again] = values
+            self._known = self._remembered(place, new)
+        if not rests.all():
+            for moved in blended.ids[~rests].tolist():
+                self._grasps.pop(moved, None)
+        back, at_rest = invert(self._T_fixed_camera), blended if rests.all() else blended.rows(rests)
         centroids = at_rest.centroids @ back[:3, :3].T + back[:3, 3]
         boxes = map(OrientedBox, back @ at_rest.boxes, at_rest.sizes)
-        return list(zip(again[rests].tolist(), centroids, boxes, strict=True))
+        return list(zip(itertools.compress(members, rests), centroids, boxes, strict=True))
+
+    def _remembered(self, place: NDArray[np.int64], new: Averages) -> Averages:
+        """What is known, without the rows `place`, and after it what is new; the last KEPT_IDS of them."""
+        others = np.ones(len(self._known.ids), bool)
+        others[place] = False
+        before = self._known.rows(others)
+        known = Averages(*(np.concatenate(columns) for columns in zip(before, new, strict=True)))
+        for stale in known.ids[:-KEPT_IDS].tolist():
+            self._grasps.pop(stale, None)
+        return known.rows(slice(-KEPT_IDS, None))
 
     def _blended(
-        self, place: NDArray[np.int64], new: Averages, objects: Sequence[Object3D], config: SmoothingConfig
+        self, place: Index, new: Averages, objects: Sequence[Object3D], config: SmoothingConfig
     ) -> tuple[Averages, NDArray[np.bool_]]:
         """The averages at `place` with the `new` measurements of their objects in them, and which objects rest; the
         others begin anew.

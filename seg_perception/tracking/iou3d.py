@@ -114,7 +114,7 @@ class Iou3D:
         ids[new] = list(itertools.islice(self._ids, int(new.sum())))
         after = tracks.then(found, ids, before, empty, hidden, ended, now)
         self._memory[0] = after.last(config.max_tracks)
-        return ids
+        return ids.copy()
 
     def _ended(self, stamp_ns: int) -> NDArray[np.bool_]:
         """(M,) which tracks cannot be found any more at that time."""

@@ -98,8 +98,15 @@ class Tracks:
         if blind.any():
             centroids = centroids.copy()
             centroids[blind] = self.centroids[before[blind]]
-        emptied = self.emptied[kept]
         n = len(ids)
+        rows = tuple(zip(itertools.repeat(found.masks), range(n), strict=False))
+        seen = Tracks(
+            ids, found.class_ids, found.class_names, points, starts, unseen, centroids, rows,
+            np.full(n, stamp_ns), np.full(n, NEVER), np.zeros(n, np.int64),
+        )  # fmt: skip
+        if not len(kept):
+            return seen
+        emptied = self.emptied[kept]
         return Tracks(
             np.concatenate([self.ids[kept], ids]),
             np.concatenate([self.class_ids[kept], found.class_ids]),
@@ -108,10 +115,10 @@ class Tracks:
             starts,
             unseen,
             np.concatenate([self.centroids[kept], centroids]),
-            (*(self.masks[i] for i in kept), *((found.masks, i) for i in range(n))),
-            np.concatenate([self.stamps[kept], np.full(n, stamp_ns, np.int64)]),
-            np.concatenate([np.where((emptied == NEVER) & empty[kept], stamp_ns, emptied), np.full(n, NEVER)]),
-            np.concatenate([self.missed[kept] + 1, np.zeros(n, np.int64)]),
+            (*(self.masks[i] for i in kept), *rows),
+            np.concatenate([self.stamps[kept], seen.stamps]),
+            np.concatenate([np.where((emptied == NEVER) & empty[kept], stamp_ns, emptied), seen.emptied]),
+            np.concatenate([self.missed[kept] + 1, seen.missed]),
         )
 
 
