@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from seg_perception.options import option
 from seg_perception.scene import Frame, Plane
 from seg_perception.surfaces.cells import Cells, fit_cells
 from seg_perception.surfaces.depth_cells import fit_depth_cells
+from seg_perception.surfaces.pieces import nearest_pair, sees_through
 from seg_perception.surfaces.planes import large_planes
 from seg_perception.surfaces.surface import Surface
 
@@ -24,6 +26,7 @@ MAX_PLANES = 12
 GAP = 0.25  # m, between pieces of one surface
 SEEN = 0.05  # share of the best surface's cells; smaller ones are far away and no place to work
 BEHIND = 0.015  # share of the distance by which something lies behind a plane
+SEEN_THROUGH = 0.3  # share of what is between two pieces that lies behind, if they are two surfaces
 SAME = 0.012  # planes closer than this share of their distance are one, bent by the camera
 LEVEL = np.cos(np.radians(12.0))  # supports are parallel to each other
 LARGE = 0.1  # m^2, smaller planes may be an object's face
@@ -96,17 +99,18 @@ def search_supports(
 
 
 def _search(cells: Cells, config: SupportConfig, gravity: NDArray[np.float64] | None) -> Supports:
-    noise = config.noise or float(np.clip(np.nan_to_num(cells.noise()), *NOISE_RANGE))
+    noise = config.noise or min(max(NOISE_RANGE[0], cells.noise()), NOISE_RANGE[1])  # also NaN
     coefficients, owner = large_planes(cells, noise, MIN_CELLS, MAX_PLANES)
     owner = _unite_slices(cells, coefficients, owner)
-    normals = -coefficients / np.linalg.norm(coefficients, axis=1, keepdims=True)
+    normals = coefficients / -np.sqrt((coefficients * coefficients).sum(axis=1, keepdims=True))
     up = -gravity if gravity is not None else _up(normals, cells, coefficients, owner)
     level = _patches(cells, owner, np.flatnonzero(normals @ up >= LEVEL), noise)
-    carrying, tops = _without_tops(level, up, config)
+    carrying, tops = _without_tops(level, up, config) if len(level) > 1 else (level, [])
     carrying.sort(key=lambda s: -s.cells)
-    carrying = [s for s in carrying if s.area >= config.min_area] or carrying[:1]
-    carrying = [s for s in carrying if s.cells >= SEEN * carrying[0].cells]
-    carrying = _without_floor(carrying, up, config)
+    if len(carrying) > 1:
+        carrying = [s for s in carrying if s.area >= config.min_area] or carrying[:1]
+        carrying = [s for s in carrying if s.cells >= SEEN * carrying[0].cells]
+        carrying = _without_floor(carrying, up, config)
     return Supports(tuple(carrying[: config.max_supports]), tuple(tops), noise)
 
 
@@ -128,59 +132,34 @@ def _unite_slices(cells: Cells, coefficients: NDArray[np.float64], owner: NDArra
 
 def _patches(cells: Cells, owner: NDArray[np.int16], numbers: NDArray[np.int64], noise: float) -> list[Surface]:
     """Connected pieces of the planes `numbers`; pieces closer than an object's length are one, seen around it."""
-    found = []
+    found, planes = [], cells.planes.reshape(-1, 5)
     for number in numbers:
         mine = (owner == number).view(np.uint8)
-        _, labels = cv2.connectedComponents(cv2.dilate(mine, SQUARE))
-        labels *= mine
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        for group in _near_each_other(np.flatnonzero(sizes >= MIN_CELLS).tolist(), labels, cells):
-            chosen = np.zeros(len(sizes), bool)
-            chosen[group] = True
-            rows = cells.planes.reshape(-1, 5).take(np.flatnonzero(chosen[labels]), axis=0)
-            found.append(Surface.from_cells(rows, noise, cells.side))
+        count, labels = cv2.connectedComponents(cv2.dilate(mine, SQUARE))
+        pieces = (
+            [np.flatnonzero(mine)] if count == 2 else [np.flatnonzero(mine * (labels == k)) for k in range(1, count)]
+        )
+        for members in _near_each_other([piece for piece in pieces if len(piece) >= MIN_CELLS], cells):
+            found.append(Surface.from_cells(planes.take(members, axis=0), noise, cells.side))
     return found
 
 
-def _near_each_other(pieces: list[int], labels: NDArray[np.int32], cells: Cells) -> list[list[int]]:
-    """Pieces of one plane in groups: near each other, and not parted by a look past the plane onto something behind."""
-    if len(pieces) < 2:
-        return [pieces] if pieces else []
-    members = {k: np.argwhere(labels == k) for k in pieces}
-    groups: list[list[int]] = []
-    for k in pieces:
-        touching = [g for g in groups if any(_belong(members[k], members[other], cells) for other in g)]
-        groups = [g for g in groups if g not in touching] + [[k, *(x for g in touching for x in g)]]
-    return groups
+def _near_each_other(pieces: list[NDArray[np.int64]], cells: Cells) -> list[NDArray[np.int64]]:
+    """Pieces of one plane, each the places of its cells, united where they are near each other, and not parted by a
+    look past the plane onto something behind."""
+    groups: list[list[NDArray[np.int64]]] = []
+    for piece in pieces:
+        touching = [any(_belong(piece, other, cells) for other in group) for group in groups]
+        united = [other for group in itertools.compress(groups, touching) for other in group]
+        groups = [group for group, near in zip(groups, touching, strict=True) if not near] + [[piece, *united]]
+    return [group[0] if len(group) == 1 else np.sort(np.concatenate(group)) for group in groups]
 
 
 def _belong(a: NDArray[np.int64], b: NDArray[np.int64], cells: Cells) -> bool:
-    """Whether two pieces, rows and columns (n, 2) of their cells, are one surface: at most GAP apart, and what lies
-    between is hidden, not seen through."""
+    """Whether two pieces are one surface: at most GAP apart, and what lies between is hidden, not seen through."""
     a, b = a[:: max(1, len(a) // 60)], b[:: max(1, len(b) // 60)]
-    between = _points_of(cells, a)[:, None] - _points_of(cells, b)
-    square = np.einsum("ijk,ijk->ij", between, between)
-    i, j = divmod(int(square.argmin()), len(b))
-    return square[i, j] <= GAP * GAP and not _sees_through(cells, a[i], b[j])
-
-
-def _sees_through(cells: Cells, start: NDArray[np.int64], stop: NDArray[np.int64], share: float = 0.3) -> bool:
-    """Whether more than `share` of the cells between two cells (row, column) of a plane lie well behind the plane."""
-    steps = int(np.abs(stop - start).max())
-    along = np.linspace(0, 1, steps + 1)[1:-1]
-    rows, columns = np.round(start + along[:, None] * (stop - start)).astype(int).T
-    first, last = cells.planes[start[0], start[1], 2], cells.planes[stop[0], stop[1], 2]
-    behind = cells.planes[rows, columns, 2] < (first + along * (last - first)) * (1 - BEHIND)
-    return bool((behind & np.isfinite(cells.rms[rows, columns])).sum() > share * max(1, len(along)))
-
-
-def _points_of(cells: Cells, members: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n, 3) m of the cells `members` (n, 2)."""
-    planes = cells.planes[members[:, 0], members[:, 1], :3]
-    w = planes[:, 2:].copy()
-    planes[:, 2] = 1.0
-    return planes / w
+    i, j, distance = nearest_pair(cells.planes.reshape(-1, 5), a, b)
+    return distance <= GAP and not sees_through(cells.planes, cells.rms, a[i], b[j], SEEN_THROUGH, BEHIND)
 
 
 def _up(

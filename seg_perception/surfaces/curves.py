@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from seg_perception.rectangles import hull
+from seg_perception.rectangles import axes_with_z, hull
 
 ROUNDS = 4
 TRIM = 3.0  # cells farther off than this many times the noise are not the surface
@@ -135,9 +135,10 @@ def _nth(values, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_outline(cells, flat, axes, side):  # type: ignore[no-untyped-def]
-    """Of the plane w = flat @ (1, x, y): the mean (3,) m of the points seen in `cells`, and the corners (K, 2) m,
-    along `axes` (2, 3) from there, of all that these cells, `side` wide, cover."""
+def fit_outline(cells, flat, normal, side):  # type: ignore[no-untyped-def]
+    """Of the plane w = flat @ (1, x, y): the mean (3,) m of the points seen in `cells`, axes (2, 3) along the plane,
+    and the corners (K, 2) m along these, from the mean, of all that the cells, `side` wide, cover."""
+    axes = axes_with_z(normal, np.array([1.0, 0.0, 0.0]))[:, :2].T.copy()
     n = len(cells)
     x, y = np.empty(n), np.empty(n)
     origin = np.zeros(3)
@@ -156,4 +157,4 @@ def fit_outline(cells, flat, axes, side):  # type: ignore[no-untyped-def]
         px, py, pz = u * z - origin[0], v * z - origin[1], z - origin[2]
         across[i] = axes[0, 0] * px + axes[0, 1] * py + axes[0, 2] * pz
         along[i] = axes[1, 0] * px + axes[1, 1] * py + axes[1, 2] * pz
-    return origin, hull(across, along)
+    return origin, axes, hull(across, along)

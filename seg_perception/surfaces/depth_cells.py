@@ -68,12 +68,12 @@ def _fit_depth(depth, spans, ignore, rays, near, far, size):  # type: ignore[no-
             _invert(depth[r * size + i * (size - 1) // (ROWS - 1)], hidden[ROWS * r + i], near, far, w[i])
         _add_up(w, ys, mean, off, rise, count)
         for c in range(columns):
-            first = c * size
-            measured = _sum(count, first, size)
+            first, last = c * size, (c + 1) * size
+            measured = count[first:last].sum()
             if measured == ROWS * size:
-                residual = _whole_plane(mean, off, rise, first, size, ys, plane)
+                residual = _whole_plane(mean[first:last], off[first:last], rise[first:last], ys, plane)
             elif measured >= FULL * ROWS * size:
-                residual = _part_plane(w, first, size, ys, plane)
+                residual = _part_plane(w[:, first:last], ys, plane)
             else:
                 continue
             if residual < np.inf:
@@ -134,23 +134,16 @@ def _add_up(w, ys, mean, off, rise, count):  # type: ignore[no-untyped-def]
             rise[u] += y * (row[u] - mean[u])
 
 
-@njit(cache=True, nogil=True)
-def _sum(values, first, count):  # type: ignore[no-untyped-def]
-    out = 0
-    for k in range(first, first + count):
-        out += values[k]
-    return out
-
-
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _whole_plane(mean, off, rise, first, size, ys, plane):  # type: ignore[no-untyped-def]
+def _whole_plane(mean, off, rise, ys, plane):  # type: ignore[no-untyped-def]
     """Sets `plane` to u, v, w there and dw/du, dw/dv; returns the residual."""
-    middle, start = (size - 1) / 2, np.float64(mean[first])
-    s = su = ss = sv = so = 0.0
+    size, start = len(mean), mean[0]
+    middle = np.float32((size - 1) / 2)
+    s = su = ss = sv = so = np.float32(0.0)
     for k in range(size):
-        d = np.float64(mean[first + k]) - start
-        s, su, ss = s + d, su + (k - middle) * d, ss + d * d
-        sv, so = sv + rise[first + k], so + off[first + k]
+        d = mean[k] - start
+        s, su, ss = s + d, su + (np.float32(k) - middle) * d, ss + d * d
+        sv, so = sv + rise[k], so + off[k]
     y = yy = 0.0
     for i in range(ROWS):
         y, yy = y + ys[i] / ROWS, yy + ys[i] * ys[i] / ROWS
@@ -162,13 +155,14 @@ def _whole_plane(mean, off, rise, first, size, ys, plane):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _part_plane(w, first, size, ys, plane):  # type: ignore[no-untyped-def]
+def _part_plane(w, ys, plane):  # type: ignore[no-untyped-def]
     """The same for a cell with pixels that are not to be used; inf if they do not make a plane."""
+    size = w.shape[1]
     n = sx = sy = sw = sxx = sxy = syy = sxw = syw = sww = 0.0
     for i in range(ROWS):
         y = np.float64(ys[i])
         for k in range(size):
-            value = np.float64(w[i, first + k])
+            value = np.float64(w[i, k])
             one = 1.0 if value > 0.0 else 0.0
             x = k - (size - 1) / 2
             n, sx, sy, sw = n + one, sx + one * x, sy + one * y, sw + value

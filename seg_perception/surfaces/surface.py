@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.geometry import rotation_with_z
 from seg_perception.scene import Plane
 from seg_perception.surfaces.curves import fit_curve, fit_outline
 
@@ -44,8 +43,7 @@ class Surface:
         curve, flat = fit_curve(cells, noise, CURVED)
         distance = 1.0 / math.sqrt(flat @ flat)
         plane = Plane(np.array([flat[1], flat[2], flat[0]]) * -distance, distance)
-        axes = np.ascontiguousarray(rotation_with_z(plane.normal)[:, :2].T)
-        origin, outline = fit_outline(cells, flat, axes, side)
+        origin, axes, outline = fit_outline(cells, flat, plane.normal, side)
         return cls(plane, curve, origin, axes, outline, len(cells))
 
     @property
