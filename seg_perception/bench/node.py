@@ -164,6 +164,11 @@ class _Bench:
         counts = {key: float(value) for key, value in drops.items() if key.startswith("dropped: ")}
         return {"pairs": float(numbers.get("sync", {}).get("pairs", 0)), **counts}
 
+    def _stages(self, which: str) -> dict[str, float]:
+        """What the node itself says of its last frames."""
+        numbers, end = self.heard.numbers.get("pipeline", {}), f" {which} [ms]"
+        return {key.removesuffix(end): float(value) for key, value in numbers.items() if key.endswith(end)}
+
     def row(self) -> Row:
         """All that was seen since `begin`."""
         before, used = self._before
@@ -192,6 +197,8 @@ class _Bench:
             "wait_ms": percentiles([a.waited for a in results]),
             "over_inference_ms": percentiles([a.latency - a.segment for a in results]),
             "over_inference_and_wait_ms": percentiles([a.latency - a.segment - a.waited for a in results]),
+            "stages_p50_ms": self._stages("p50"),
+            "stages_p95_ms": self._stages("p95"),
             "oldest_ms": round(1e3 * float(ages.max()), 2) if len(ages) else None,
             "oldest_periods": round(float(ages.max()) / period, 2) if period > 0 else None,
             "dropped": {key.removeprefix("dropped: "): n for key, n in grown.items() if n},
