@@ -64,11 +64,11 @@ class Pipeline:
         start = time.perf_counter()
         found = self.segmenter.segment(frame)
         found = self._current_selection().apply(found, frame.depth)
-        order = np.argsort(-found.scores, kind="stable")
-        kept = order[: self.config.max_instances]
-        if len(kept) < len(order) or (np.diff(kept) < 0).any():
-            found = found[kept]
-        return replace(found, dropped=len(order) - len(kept), seconds=time.perf_counter() - start)
+        scores, most = found.scores, self.config.max_instances
+        in_order = np.count_nonzero(scores[1:] <= scores[:-1]) == max(len(scores) - 1, 0)
+        if len(scores) > most or not in_order:
+            found = found[np.argsort(-scores, kind="stable")[:most]]
+        return found.timed(time.perf_counter() - start, len(scores) - len(found))
 
     def complete(self, frame: Frame, instances: Instances, grasps: bool = True, budget: float = 0.0) -> Scene:
         """3D, identity and, unless `grasps` is False, grasps for instances of this frame.

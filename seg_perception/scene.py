@@ -180,6 +180,10 @@ class Plane:
         return Plane(normal, self.d - float(normal @ T_target_source[:3, 3]))
 
 
+# Of Instances, until somebody says it.
+UNKNOWN = (("support_ids", np.int32(-1)), ("mask_scores", np.float32("nan")), ("track_ids", np.int64(0)))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Instances:
     """What a segmenter found in one image: N parallel rows, indexable like an array.
@@ -205,19 +209,17 @@ class Instances:
     seconds: float = 0.0  # s, time the segmenter took
 
     def __post_init__(self) -> None:
-        n = len(self.masks)
-        for name, unknown in (
-            ("support_ids", np.int32(-1)), ("mask_scores", np.float32("nan")), ("track_ids", np.int64(0))
-        ):  # fmt: skip
+        n, supported = len(self.masks), len(self.support_ids) > 0
+        for name, unknown in UNKNOWN:
             if len(getattr(self, name)) == 0 and n:
-                object.__setattr__(self, name, np.full(n, unknown))
+                object.__setattr__(self, name, unknown.repeat(n))
         rows = ("scores", "class_ids", "support_ids", "mask_scores", "track_ids")
         for name, shape in (("boxes", (n, 4)), *((name, (n,)) for name in rows)):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: expected {shape} for {n} masks, got {getattr(self, name).shape}")
         if len(self.class_names) != n:
             raise ValueError(f"class_names: expected {n} for {n} masks, got {len(self.class_names)}")
-        if n and int(self.support_ids.max()) >= len(self.supports):
+        if supported and int(self.support_ids.max()) >= len(self.supports):
             raise ValueError(f"support_ids: {int(self.support_ids.max())}, but there are {len(self.supports)} supports")
 
     @classmethod
@@ -261,6 +263,10 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def timed(self, seconds: float, dropped: int) -> Instances:
+        """The same, found in `seconds`, and `dropped` more."""
+        return _changed(self, {"seconds": seconds, "dropped": dropped})
 
     def __getitem__(self, index: Any) -> Instances:
         """The rows at `index`: a slice, a boolean or an integer array."""
@@ -326,16 +332,23 @@ class Object3D:
 
     def changed(self, **values: Any) -> Object3D:
         """`dataclasses.replace(self, **values)` in a seventh of the time: each frame changes each object."""
-        new = object.__new__(Object3D)
-        for set_slot, value in zip(OBJECT_SETTERS, OBJECT_VALUES(self), strict=True):
-            set_slot(new, value)
-        for name, value in values.items():
-            object.__setattr__(new, name, value)
-        return new
+        return _changed(self, values)
 
 
-OBJECT_VALUES = attrgetter(*Object3D.__slots__)
-OBJECT_SETTERS = tuple(vars(Object3D)[name].__set__ for name in Object3D.__slots__)
+def _changed(source: Any, values: Mapping[str, Any]) -> Any:
+    read, setters = SLOTS[type(source)]
+    new = object.__new__(type(source))
+    for set_slot, value in zip(setters, read(source), strict=True):
+        set_slot(new, value)
+    for name, value in values.items():
+        object.__setattr__(new, name, value)
+    return new
+
+
+SLOTS = {
+    kind: (attrgetter(*kind.__slots__), tuple(vars(kind)[name].__set__ for name in kind.__slots__))
+    for kind in (Instances, Object3D)
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

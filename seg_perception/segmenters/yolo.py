@@ -121,9 +121,12 @@ class Yolo:
             self._warn(f"{self.model}: {found.broken} detections with NaN or inf dropped (float16 overflow?)")
         boxes = letterbox.to_image(found.boxes)
         masks = decode_masks(outputs[head.prototypes][0], found.coefficients, boxes, letterbox)
-        names = tuple(self.class_names[i] for i in found.class_ids)
-        instances = Instances.of(masks, found.scores, found.class_ids, names, boxes)
-        return instances[(masks.areas > 0) & (ignored_share(masks, frame.ignore) <= config.max_ignored)]
+        names = tuple(self.class_names[i] for i in found.class_ids.tolist())
+        instances = Instances(boxes, found.scores, found.class_ids, names, masks)
+        counts = masks.offsets[1:] > masks.offsets[:-1]
+        if frame.ignore is not None:
+            counts &= ignored_share(masks, frame.ignore) <= config.max_ignored
+        return instances if counts.all() else instances[counts]
 
     def _letterbox_of(self, frame: Frame) -> Letterbox:
         """How this frame goes into the network; kept, with its input tensor, until the image size changes."""

@@ -15,6 +15,7 @@ from numba import njit
 ROUNDING = np.float32(1e-6)  # an interpolated value may leave its knots' range by this much of it
 TINY = np.float32(1e-30)  # and by this much where numbers are too small for float32
 ABOVE, BELOW = np.uint8(1), np.uint8(2)
+NONE = np.int64(0)  # for a count that is given to kernels: for a literal 0 each would be compiled a second time
 
 
 @njit(cache=True, nogil=True)
@@ -40,7 +41,9 @@ def axis(knots, pixels):  # type: ignore[no-untyped-def]
 def grown(rows, used, room):  # type: ignore[no-untyped-def]
     """A longer copy of `rows` (S, columns): the first `used` of them, and space for as many again and `room` more."""
     longer = np.empty((2 * len(rows) + room, rows.shape[1]), rows.dtype)
-    longer[:used] = rows[:used]
+    for i in range(used):  # a slice would bring in the text of an error about its size: seconds of compiling
+        for k in range(rows.shape[1]):
+            longer[i, k] = rows[i, k]
     return longer
 
 

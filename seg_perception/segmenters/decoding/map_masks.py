@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, grown, spans_above
+from seg_perception.segmenters.decoding.enlarged import NONE, axis, grown, spans_above
 from seg_perception.segmenters.decoding.winners import count_at_least, highest
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
@@ -112,7 +112,7 @@ def _above_level(maps, grid_height, grid_width, top, left, rows, columns, height
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
     means = np.zeros(n, np.float32)
-    total = 0
+    total = NONE
     for i in range(n):
         area = _enlarge_near(maps[i], grid_height, grid_width, np.float32(level))
         area = area[top : top + rows, left : left + columns]
@@ -137,10 +137,10 @@ def _of_grid(maps, grid_height, grid_width, height, width, level):  # type: igno
     offsets = np.zeros(n + 1, np.int64)
     means = np.zeros(n, np.float32)
     y_scale = np.float32(grid_height) / np.float32(height)
-    total = 0
+    total = NONE
     for i in range(n):
         area, box = maps[i].astype(np.float32), (0, 0, grid_width, grid_height)
-        cells, count = spans_above(area, np.float32(level), (0, 0), box, y_axis, x_axis, cells, 0)
+        cells, count = spans_above(area, np.float32(level), (0, 0), box, y_axis, x_axis, cells, NONE)
         means[i] = _mean_share(area, level, cells[:count], y_axis, x_axis)
         of_row = np.zeros(grid_height + 1, np.int64)
         for s in range(count):

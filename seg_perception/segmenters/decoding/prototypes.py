@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception.masks import Masks
-from seg_perception.segmenters.decoding.enlarged import axis, spans_above
+from seg_perception.segmenters.decoding.enlarged import NONE, axis, spans_above
 from seg_perception.segmenters.networks.letterbox import Letterbox
 
 
@@ -82,7 +82,7 @@ def _decode(prototypes, coefficients, boxes, enlarge, top, left, rows, columns, 
     y_knot, x_knot = y_axis[0], x_axis[0]
     spans = np.empty((4096, 3), np.int32)
     offsets = np.zeros(n + 1, np.int64)
-    total = 0
+    total = NONE
     for i in range(n):
         x0, y0 = max(0, math.ceil(boxes[i, 0])), max(0, math.ceil(boxes[i, 1]))
         x1, y1 = min(width, math.ceil(boxes[i, 2])), min(height, math.ceil(boxes[i, 3]))

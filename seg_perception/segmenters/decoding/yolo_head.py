@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from seg_perception.options import ConfigError
 from seg_perception.plugins import Backend, TensorSpec
+from seg_perception.segmenters.decoding.candidates import highest, likely
 from seg_perception.segmenters.networks.class_names import parse_names
 from seg_perception.segmenters.networks.nms import nms
 
@@ -87,40 +88,39 @@ class YoloHead:
 
         Raises ValueError when the outputs have other shapes than the head.
         """
-        found = self._candidates(outputs[self.predictions], score_threshold, allowed)
+        table = self._table(outputs[self.predictions])
         if self.final:
+            found = self._chosen_by_network(table, score_threshold, allowed)
             return found[np.argsort(-found.scores, kind="stable")[:limit]]
-        return found[nms(found.boxes, found.scores, found.class_ids, iou_threshold, limit)]
+        first, classes = 5 if self.kind == "v5" else 4, len(self.class_names)  # the first class's column
+        scores = table[:, first : first + classes]
+        best = highest(scores.T) if self.kind == "raw" else table[:, 4] * scores.max(axis=1)
+        boxes, scores, ids, rows, broken = likely(table, best, np.float32(score_threshold), first, classes, allowed)
+        kept = nms(boxes, scores, ids, iou_threshold, limit)
+        return Detections(boxes[kept], scores[kept], ids[kept], table[rows[kept], first + classes :], broken)
 
-    def _candidates(self, predictions: NDArray, score_threshold: float, allowed: NDArray[np.bool_]) -> Detections:
+    def _table(self, predictions: NDArray) -> NDArray[np.float32]:
+        """(anchors, columns), without copying."""
         classes, K = len(self.class_names), self.coefficients
         axis, expected = {"final": (2, 6 + K), "v5": (2, 5 + classes + K), "raw": (1, 4 + classes + K)}[self.kind]
         if predictions.ndim != 3 or predictions.shape[0] != 1 or predictions.shape[axis] != expected:
             want = (1, expected, "anchors") if axis == 1 else (1, "rows", expected)
             raise ValueError(f"{self.predictions}: expected {want}, got {predictions.shape}")
-        table = predictions[0].T if self.kind == "raw" else predictions[0]
-        first = 5 if self.kind == "v5" else 4  # column of the first class
-        best = table[:, 4]
-        if self.kind == "raw":
-            best = predictions[0, 4 : 4 + classes].max(axis=0)
-        elif self.kind == "v5":
-            best = table[:, 4] * table[:, 5 : 5 + classes].max(axis=1)
-        chosen = best > score_threshold
-        finite = np.isfinite(table[chosen]).all(axis=1)
-        rows, scores = table[chosen][finite], best[chosen][finite]
-        if self.final:
-            boxes, ids, coefficients = rows[:, :4], rows[:, 5], rows[:, 6:]
-            if ids.min(initial=0) < 0 or ids.max(initial=0) >= classes:
-                raise ValueError(
-                    f"{self.predictions}: expected class ids 0..{classes - 1}, got {ids.min():g}..{ids.max():g}"
-                )
-        else:
-            centers, half = rows[:, :2], rows[:, 2:4] / 2
-            boxes = np.concatenate([centers - half, centers + half], axis=1)
-            ids, coefficients = rows[:, first : first + classes].argmax(axis=1), rows[:, first + classes :]
+        table = np.asarray(predictions[0], np.float32)
+        return table.T if self.kind == "raw" else table
+
+    def _chosen_by_network(self, table: NDArray, score_threshold: float, allowed: NDArray[np.bool_]) -> Detections:
+        classes = len(self.class_names)
+        rows = table[table[:, 4] > score_threshold]
+        finite = np.isfinite(rows).all(axis=1)
+        rows = rows[finite]
+        ids, broken = rows[:, 5], len(finite) - int(np.count_nonzero(finite))
+        if ids.min(initial=0) < 0 or ids.max(initial=0) >= classes:
+            raise ValueError(
+                f"{self.predictions}: expected class ids 0..{classes - 1}, got {ids.min():g}..{ids.max():g}"
+            )
         class_ids = ids.astype(np.int32)
-        found = Detections(boxes, scores, class_ids, coefficients, int(len(finite) - finite.sum()))
-        return found[allowed[class_ids]]
+        return Detections(rows[:, :4], rows[:, 4], class_ids, rows[:, 6:], broken)[allowed[class_ids]]
 
 
 def recognise(

@@ -10,6 +10,7 @@ half first, as `round(padding / 2 - 0.1)` does (the rule of Ultralytics' exporte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -67,10 +68,15 @@ class Letterbox:
 
     def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) `x_min, y_min, x_max, y_max` from network pixels to image pixels, cut at the image's edge."""
-        offset = np.array([self.left, self.top] * 2, np.float32)
-        scale = np.array([self.scaled_width / self.width, self.scaled_height / self.height] * 2, np.float32)
-        limit = np.array([self.width, self.height] * 2, np.float32)
-        return np.clip((boxes - offset) / scale, np.float32(0), limit)
+        offset, scale, limit = self._edges
+        return np.minimum(np.maximum((boxes - offset) / scale, np.float32(0)), limit)
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.float32], ...]:
+        """For the four edges of a box where the image begins in the input, its scale, and where it ends."""
+        scale = (self.scaled_width / self.width, self.scaled_height / self.height)
+        pairs = ((self.left, self.top), scale, (self.width, self.height))
+        return tuple(np.array(pair * 2, np.float32) for pair in pairs)
 
 
 @njit(cache=True, nogil=True)
