@@ -19,10 +19,13 @@ from seg_perception import points as kernels
 from seg_perception.geometry import oriented_box, ray_planes
 from seg_perception.lifting import Lifted, Rules, lift
 from seg_perception.options import option
+from seg_perception.process import usable_cores
 from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
 
 NO_MASK = np.empty((0, 0), np.bool_)
 UNKNOWN_UP = np.full(3, np.nan)
+MOST_THREADS = 4  # that are taken unasked
+SHARE = 10_000  # px, less is not worth another thread
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class FusionConfig:
         live=True,
     )
 
-    threads: int = option(1, "threads that share the objects of a frame", ge=1, le=16, live=True)
+    threads: int = option(
+        0, "threads that share the objects of a frame; 0 = half of the cores, at most 4", ge=0, le=16, live=True
+    )
 
     def __post_init__(self) -> None:
         if self.min_depth >= self.max_depth:
@@ -112,8 +117,8 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
         UNKNOWN_UP if gravity is None else -gravity,
         _rules(config, min(frame.intrinsics.fx, frame.intrinsics.fy)),
     )
-    shares = _shares(out.start, config.threads)
-    others = [_workers(config.threads - 1).submit(lift, *shared, first, last, out) for first, last in shares[1:]]
+    shares = _shares(out.start, min(_threads(config.threads), 1 + len(out.points) // SHARE))
+    others = [_workers().submit(lift, *shared, first, last, out) for first, last in shares[1:]]
     lift(*shared, *shares[0], out)
     for other in others:
         other.result()
@@ -128,9 +133,14 @@ def _shares(start: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
     return list(zip([0, *cuts], [*cuts, len(start)], strict=True))
 
 
+def _threads(asked: int) -> int:
+    return asked or max(1, min(MOST_THREADS, usable_cores() // 2))
+
+
 @cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="fusion")
+def _workers() -> ThreadPoolExecutor:
+    """Threads begin as they are needed."""
+    return ThreadPoolExecutor(16, thread_name_prefix="fusion")
 
 
 def _rules(c: FusionConfig, focal: float) -> Rules:

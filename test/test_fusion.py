@@ -329,11 +329,12 @@ def test_the_support_named_by_the_segmenter_wins():
     assert not obj.box_completed
 
 
-def test_threads_share_the_objects_and_change_nothing():
+def test_threads_share_the_objects_and_change_nothing(monkeypatch):
     places = [(0.09 * i - 0.18, 0.09 * j - 0.09) for i in range(5) for j in range(3)]
     view = look([box((0.05, 0.03, 0.04), x, y, 0.3 * x) for x, y in places], noise=0.001)
-    alone = fused(view)
-    for threads in (2, 3, 16):
+    alone = fused(view, FusionConfig(threads=1))
+    monkeypatch.setattr("seg_perception.fusion.SHARE", 100)
+    for threads in (0, 2, 3, 16):
         for one, other in zip(alone, fused(view, FusionConfig(threads=threads)), strict=True):
             assert other.status == one.status == Status.OK
             np.testing.assert_array_equal(other.points, one.points)

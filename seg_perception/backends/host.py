@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from seg_perception.options import ConfigError
+from seg_perception.process import usable_cores
 
 MOST_THREADS = 8  # more gain little on the networks used here and take the machine from everyone else
 
@@ -22,13 +23,9 @@ def model_file(name: str) -> Path:
 
 def threads_for(asked: int) -> int:
     """`asked` threads; for 0 all cores that this process may use but one, at most 8."""
-    return asked or min(MOST_THREADS, max(1, _usable_cores() - 1))
+    return asked or min(MOST_THREADS, max(1, usable_cores() - 1))
 
 
 def cache_folder(runtime: str) -> Path:
     """Where the models that `runtime` compiled are kept: $XDG_CACHE_HOME/seg_perception, by default in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg_perception" / runtime
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.bench.samples import MAP_STRIDE, Sample
-from seg_perception.fusion import fuse
+from seg_perception.fusion import FusionConfig, fuse
 from seg_perception.geometry import ray_table
 from seg_perception.options import ConfigError
 from seg_perception.scene import Instances
@@ -64,7 +64,7 @@ def whole_fusion(sample: Sample) -> Callable[[], Any]:
 
     def run() -> Any:
         masks = decode_masks(sample.prototypes, sample.coefficients, sample.boxes, sample.letterbox)
-        return masks.label_image(), fuse(sample.frame, Instances.of(masks), None, supports)
+        return masks.label_image(), fuse(sample.frame, Instances.of(masks), FusionConfig(threads=1), supports)
 
     return run
 

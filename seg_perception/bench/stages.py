@@ -73,7 +73,8 @@ def measure(sample: Sample, seconds: float) -> Row:
 def replaying(recording: Path) -> Pipeline:
     """A pipeline whose network is the recording: everything found is kept, nothing is tracked or grasped."""
     segmenter = {"plugin": "yolo", "model": str(recording), "backend": {"plugin": "seg_perception.bench.replay:Replay"}}
-    return Pipeline.from_config({"segmenter": segmenter, "max_instances": 300, "grasping": {"planners": []}})
+    config = {"max_instances": 300, "fusion": {"threads": 1}, "grasping": {"planners": []}}
+    return Pipeline.from_config({"segmenter": segmenter, **config})
 
 
 def serialiser() -> tuple[Serialise | None, str]:

@@ -12,6 +12,7 @@ import sys
 import cv2
 
 from seg_perception.config import ConfigError, CpuConfig
+from seg_perception.process import usable_cores
 
 ALL = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 
@@ -22,11 +23,6 @@ def use_cores(config: CpuConfig) -> None:
     if config.affinity or hasattr(os, "sched_setaffinity"):
         _bind(frozenset(config.affinity) or ALL, config.affinity)
     cv2.setNumThreads(config.threads or max(1, usable_cores() - 1))
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def settle() -> None:

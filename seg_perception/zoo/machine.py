@@ -11,6 +11,7 @@ from pathlib import Path
 
 from seg_perception.backends.trt.driver import probe
 from seg_perception.options import ConfigError
+from seg_perception.process import usable_cores
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ def this_machine() -> Machine:
         gpu = str(probe())
     except ConfigError:
         gpu = ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(_processor(), cores, gpu, f"{platform.system()} {platform.machine()}", os.getloadavg()[0])
+    return Machine(_processor(), usable_cores(), gpu, f"{platform.system()} {platform.machine()}", os.getloadavg()[0])
 
 
 def _processor() -> str:
