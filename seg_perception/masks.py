@@ -125,7 +125,7 @@ class Masks:
     def __getitem__(self, index: Any) -> Masks:
         """The masks at `index`: an integer, a slice, a boolean or an integer array, in that order."""
         chosen = np.atleast_1d(np.arange(len(self))[index])
-        return Masks.from_span_lists(self.height, self.width, [self.spans_of(i) for i in chosen])
+        return Masks(self.height, self.width, *kernels.chosen_masks(self.spans, self.offsets, chosen))
 
     def spans_of(self, i: int) -> NDArray[np.int32]:
         """Mask i's spans, (S_i, 3)."""
@@ -136,8 +136,7 @@ class Masks:
     @property
     def areas(self) -> NDArray[np.int64]:
         """(N,) number of pixels of each mask."""
-        before = np.concatenate([[0], np.cumsum(self.spans[:, 2] - self.spans[:, 1], dtype=np.int64)])
-        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+        return kernels.areas(self.spans, self.offsets)
 
     @property
     def rois(self) -> NDArray[np.int32]:

@@ -143,6 +143,31 @@ def runs_of_all(spans, offsets, rois):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def areas(spans, offsets):  # type: ignore[no-untyped-def]
+    out = np.zeros(len(offsets) - 1, np.int64)
+    for i in range(len(out)):
+        total = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            total += spans[k, 2] - spans[k, 1]
+        out[i] = total
+    return out
+
+
+@njit(cache=True, nogil=True)
+def chosen_masks(spans, offsets, chosen):  # type: ignore[no-untyped-def]
+    """Spans and offsets of the masks `chosen`, in that order."""
+    ends = np.zeros(len(chosen) + 1, np.int64)
+    for i in range(len(chosen)):
+        ends[i + 1] = ends[i] + offsets[chosen[i] + 1] - offsets[chosen[i]]
+    out = np.empty((ends[-1], 3), np.int32)
+    for i in range(len(chosen)):
+        for k in range(ends[i + 1] - ends[i]):
+            for c in range(3):
+                out[ends[i] + k, c] = spans[offsets[chosen[i]] + k, c]
+    return out, ends
+
+
+@njit(cache=True, nogil=True)
 def tight_rois(spans, offsets):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     rois = np.zeros((n, 4), np.int32)
