@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiled inference: every object once and whole, wherever the seams are; also what is too small for the whole image."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -137,6 +138,18 @@ def test_any_boxes(seed, overlap):
     frame = scene(*boxes)
     # A sliver of an object in the next tile is too small for the segmenter: it knows the rest from the tile before.
     same(tiled(overlap=overlap).segment(frame), frame)
+
+
+def test_what_a_network_thinks_of_its_masks_is_kept():
+    class Sure(Painted):
+        def segment(self, frame):
+            found = super().segment(frame)
+            return replace(found, mask_scores=(found.scores - 0.25).astype(np.float32))
+
+    for whole in (False, True):
+        frame = scene((10, 10, 40, 30, 0), (60, 60, 110, 80, 1), (130, 60, 170, 120, 0))
+        found = tiled(Sure(), whole_image=whole).segment(frame)
+        np.testing.assert_allclose(found.mask_scores, found.scores - 0.25, atol=0.1)
 
 
 def test_what_is_small_in_the_whole_image_is_found_in_tiles():

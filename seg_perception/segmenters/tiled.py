@@ -114,7 +114,8 @@ class Tiled:
         shift = np.array([tile.top, tile.left, tile.left], np.int32)
         masks = Masks(frame.height, frame.width, found.masks.spans + shift, found.masks.offsets)
         boxes = found.boxes + np.array([tile.left, tile.top] * 2, np.float32)
-        return Seen(Instances.of(masks, found.scores, found.class_ids, found.class_names, boxes), tile, False)
+        rows = (found.scores, found.class_ids, found.class_names, boxes)
+        return Seen(Instances.of(masks, *rows, mask_scores=found.mask_scores), tile, False)
 
 
 def tiles_of(image: tuple[int, int], tile: tuple[int, int], overlap: float) -> list[Tile]:

@@ -57,6 +57,7 @@ def _together(found: Sequence[Instances]) -> Instances:
         np.concatenate([f.class_ids for f in found]),
         [name for f in found for name in f.class_names],
         np.concatenate([f.boxes for f in found]),
+        mask_scores=np.concatenate([f.mask_scores for f in found]),
     )
 
 
@@ -98,7 +99,7 @@ def _groups(
 
 
 def _united(rows: Instances, owners: NDArray[np.int64]) -> Instances:
-    """One row for each object: all its masks, its best score, a box around its boxes."""
+    """One row for each object: all its masks, its best score and what that mask scores, a box around its boxes."""
     chosen = [np.flatnonzero(owners == owner) for owner in np.unique(owners)]
     masks = [rows.masks.spans_of(i[0]) if len(i) == 1 else union([rows.masks.spans_of(k) for k in i]) for i in chosen]
     best = np.array([i[np.argmax(rows.scores[i])] for i in chosen], np.int64)
@@ -109,6 +110,7 @@ def _united(rows: Instances, owners: NDArray[np.int64]) -> Instances:
         rows.class_ids[best],
         [rows.class_names[i] for i in best],
         np.array(boxes, np.float32).reshape(-1, 4),
+        mask_scores=rows.mask_scores[best],
     )
 
 
