@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a promptable segmenter is asked while it runs; MobileSAM's real weights in OpenVINO; real clicks."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import sam_reference as reference
 import sam_stand_in
 from test_promptable import BOX, GREEN, MOBILE, RED, assert_same_masks, detector, iou, load, photo, squares, stand_in
 
+from seg_perception.cli.console import warm_up
 from seg_perception.folder import RgbdFolder
 from seg_perception.options import ConfigError, parse, to_mapping
 from seg_perception.scene import Frame, Instances
@@ -125,6 +129,15 @@ def test_openvino_in_bf16_is_refused_for_the_decoder_before_it_ends_the_process(
         ConfigError, match=r"decoder_backend.precision: .* ends the process .* leave the decoder at f32"
     ):
         load(models_dir, *MOBILE, decoder_backend=openvino)
+
+
+def test_where_nobody_can_ask_it_is_said(mobile_sam, capsys):
+    def said(segmenter) -> str:
+        warm_up(SimpleNamespace(segmenter=segmenter, warm_up=lambda *_: None), 4, 4)
+        return capsys.readouterr().err
+
+    assert "detector or grid looks for everything" in said(mobile_sam)
+    assert not said(mobile_sam.with_config(replace(mobile_sam._config, prompts="detector")))
 
 
 # -- real weights in another runtime, and real clicks ------------------------------------------------------------------

@@ -67,7 +67,9 @@ def say(line: str) -> None:
 
 
 def warm_up(pipeline: Any, width: int, height: int) -> None:
-    """Compiles what the first frame would wait for; says so if that takes long."""
+    """Compiles what the first frame would wait for; says so if that takes long, or if nothing can be found here."""
+    if getattr(pipeline.segmenter, "waits_for_prompts", False):
+        say("segmenter.prompts: live finds nothing here, where nobody asks; detector or grid looks for everything")
     patience = threading.Timer(SLOW, say, ["warming up; the very first run compiles kernels, for about a minute"])
     patience.daemon = True
     patience.start()

@@ -97,6 +97,11 @@ class Promptable:
         if hasattr(self._detector, "reset"):
             self._detector.reset()
 
+    @property
+    def waits_for_prompts(self) -> bool:
+        """Nothing is found until somebody asks."""
+        return self._config.prompts == "live"
+
     # -- live prompts --------------------------------------------------------------------------------------------------
 
     @property
