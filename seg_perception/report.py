@@ -86,7 +86,8 @@ def summary(records: Sequence[Mapping[str, Any]]) -> str:
     objects = [obj for record in records for obj in record["objects"]]
     milliseconds = [1000 * record["latency"] for record in records if record["latency"] is not None]
     line = (
-        f"{len(records)} frame{'s' * (len(records) != 1)}, {len(objects)} objects ({len(objects) / len(records):.1f} a frame), "
+        f"{len(records)} frame{'s' * (len(records) != 1)}, {len(objects)} objects "
+        f"({len(objects) / len(records):.1f} a frame), "
         f"{sum(obj['grasp'] is not None for obj in objects)} with a grasp"
     )
     if milliseconds:

@@ -136,8 +136,10 @@ def test_where_nobody_can_ask_it_is_said(mobile_sam, capsys):
         warm_up(SimpleNamespace(segmenter=segmenter, warm_up=lambda *_: None), 4, 4)
         return capsys.readouterr().err
 
-    assert "detector or grid looks for everything" in said(mobile_sam)
-    assert not said(mobile_sam.with_config(replace(mobile_sam._config, prompts="detector")))
+    for prompts, line in (("live", "detector or grid looks for everything"), ("detector", "")):
+        text = said(mobile_sam.with_config(replace(mobile_sam._config, prompts=prompts)))
+        assert line in text
+        assert bool(line) == bool(text)
 
 
 # -- real weights in another runtime, and real clicks ------------------------------------------------------------------
