@@ -31,6 +31,7 @@ from seg_perception.ros.messages import (
     grasp_poses,
     label_image,
     label_message,
+    main_message,
     masks_from_message,
     objects_message,
     points_of,
@@ -326,6 +327,23 @@ def reassign(message: Any) -> None:
         for part in value if isinstance(value, list | np.ndarray) else [value]:
             if hasattr(part, "get_fields_and_field_types"):
                 reassign(part)
+
+
+@pytest.mark.parametrize("include_points", [False, True])
+@pytest.mark.parametrize("T", [None, T_BASE_CAMERA], ids=["unknown", "known"])
+@pytest.mark.parametrize("scene", [make_scene(), nothing()], ids=["five", "none"])
+def test_the_bytes_are_those_of_the_message(scene: Scene, T: np.ndarray | None, include_points: bool) -> None:
+    for k in range(9):  # lengths of texts and sequences move all that follows them
+        header = Header(stamp=STAMP, frame_id="bäse"[: k % 5])
+        info = CameraInfo(width=W, height=H, distortion_model="plumb_bob"[:k], d=[0.1] * (k % 4))
+        named = replace(scene, model="m" * k)
+        main = main_message(named, header, "cam", T, info, sequence=5, wait=0.01, include_points=include_points)
+        made, written = main.message(), main.serialized()
+        slow = serialize_message(made)
+        assert len(written) == len(slow)
+        read = [repr(deserialize_message(blob, SegmentedObjectArray)) for blob in (written, slow)]
+        assert read[0] == read[1]  # as text, where NaN is NaN
+        assert repr(main.message()) == repr(made)  # nothing was left changed
 
 
 # -- images ----------------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ class Capture:
             messages.append(("/depth/image_rect", encode_image(frame.depth, "32FC1", header)))
         if result.camera_info is not None:
             messages += [("/color/camera_info", result.camera_info), ("/depth/camera_info", result.camera_info)]
-        messages.append((f"{self._name}/objects", Messages(result, self._config).objects_with(points=True)))
+        messages.append((f"{self._name}/objects", Messages(result, self._config).main_with(points=True).message()))
         return messages
 
     def _add(self, writer: Any, topic: str, message: Any, stamp: int) -> None:

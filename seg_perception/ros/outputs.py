@@ -27,13 +27,14 @@ from seg_perception.pipeline import Stopwatch
 from seg_perception.ros.conversions import set_array, stamp_from_ns
 from seg_perception.ros.markers import Markers
 from seg_perception.ros.messages import (
+    MainMessage,
     ObjectClouds,
     class_image,
     cloud_message,
     encode_image,
     grasp_poses,
     label_message,
-    objects_message,
+    main_message,
     scene_cloud_message,
     thin_clouds,
 )
@@ -139,7 +140,7 @@ class Outputs:
     def _wanted(self, build: Messages, config: Config) -> Iterator[tuple[str, Any]]:
         """Topics with listeners, and their messages, each made when it is its turn."""
         if self.wants("objects"):
-            yield "objects", build.objects
+            yield "objects", build.main.serialized()
         for name, topic in MESSAGES.items():
             if self.wants(topic):
                 yield topic, getattr(build, name)
@@ -167,7 +168,7 @@ class Outputs:
         build = Messages(result, config)
         for name in MESSAGES:
             getattr(build, name)
-        build.objects_with(points=True)
+        build.main_with(points=True).serialized()
         Markers().update(build.objects, config.grasping.planners)
         if self._detections is not None:
             for name in self._detections.TOPICS:
@@ -200,13 +201,17 @@ class Messages:
         return thin_clouds(self._result.scene, self._config.points)
 
     @cached_property
-    def objects(self) -> SegmentedObjectArray:
-        return self.objects_with(self._config.objects.include_points)
+    def main(self) -> MainMessage:
+        return self.main_with(self._config.objects.include_points)
 
-    def objects_with(self, points: bool, clouds: ObjectClouds | None = None) -> SegmentedObjectArray:
+    @cached_property
+    def objects(self) -> SegmentedObjectArray:
+        return self.main.message()
+
+    def main_with(self, points: bool, clouds: ObjectClouds | None = None) -> MainMessage:
         """The main message, with the cloud or without."""
         result = self._result
-        return objects_message(
+        return main_message(
             result.scene,
             self.header,
             result.scene.frame.frame_id,

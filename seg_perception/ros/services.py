@@ -103,7 +103,7 @@ class Services:
             status, text = kind.NO_TRANSFORM, problem
         messages = Messages(result, perception.config)
         clouds = only_points_of(messages.clouds, scene, rows)
-        message = messages.objects_with(request.with_points, clouds)
+        message = messages.main_with(request.with_points, clouds).message()
         keep = {scene.objects[row].id for row in rows}
         message.objects = [o for o in message.objects if o.id in keep]
         response.result = message
@@ -182,7 +182,7 @@ class Services:
         if moved.T_header_image is None:
             _fail(response, failures | {scene.objects[row].id: problem for row in rows})
             return _say(response, kind.NO_TRANSFORM, problem)
-        by_id = {o.id: o for o in messages.objects_with(points=False).objects}
+        by_id = {o.id: o for o in messages.main_with(points=False).message().objects}
         order = [planned.objects[row].id for row in pick_order(planned) if row in set(rows)]
         grasps = [grasp for i in order for grasp in by_id[i].grasps]
         response.grasps = grasps[: request.max_total] if request.max_total else grasps

@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from seg_perception.config import PointsConfig
 from seg_perception.ros.conversions import stamp_from_ns
-from seg_perception.ros.messages import cloud_message, label_message, objects_message, thin_clouds
+from seg_perception.ros.messages import cloud_message, label_message, main_message, thin_clouds
 from seg_perception.scene import Scene
 
 
@@ -19,8 +19,8 @@ def serialise(scene: Scene) -> dict[str, bytes]:
     header = Header(stamp=stamp_from_ns(scene.frame.stamp_ns), frame_id=scene.frame.frame_id)
     clouds = thin_clouds(scene, PointsConfig())
     messages = {
-        "objects": objects_message(scene, header, scene.frame.frame_id, np.eye(4), clouds=clouds),
         "label_image": label_message(scene, header),
         "points": cloud_message(clouds, header, np.eye(4)),
     }
-    return {topic: serialize_message(message) for topic, message in messages.items()}
+    objects = main_message(scene, header, scene.frame.frame_id, np.eye(4), clouds=clouds).serialized()
+    return {"objects": objects} | {topic: serialize_message(message) for topic, message in messages.items()}
