@@ -60,6 +60,45 @@ def test_random_outputs(seed, shape, net, count, smooth):
     assert_equals_dense(*random_case(seed, shape, net, count, smooth), shape, net)
 
 
+def by_pixel(prototypes, coefficients, boxes, letterbox):
+    """(N, H, W) bool: each pixel for itself, in float32, for padding in whole cells of the prototypes (4 px)."""
+    height, width = letterbox.height, letterbox.width
+    rows = slice(letterbox.top // 4, (letterbox.top + letterbox.scaled_height) // 4)
+    columns = slice(letterbox.left // 4, (letterbox.left + letterbox.scaled_width) // 4)
+    y, y_next, y_weight = samples(height, rows.stop - rows.start)
+    x, x_next, x_weight = samples(width, columns.stop - columns.start)
+    out = np.zeros((len(boxes), height, width), bool)
+    for i, (x0, y0, x1, y1) in enumerate(np.ceil(boxes).astype(int)):
+        logits = np.zeros(prototypes[0, rows, columns].shape, np.float32)
+        for weight, prototype in zip(coefficients[i], prototypes, strict=True):
+            logits += weight * prototype[rows, columns]
+        tall = logits[y] * (1 - y_weight[:, None]) + logits[y_next] * y_weight[:, None]
+        inside = tall[:, x] * (1 - x_weight) + tall[:, x_next] * x_weight > 0
+        out[i, max(y0, 0) : y1, max(x0, 0) : x1] = inside[max(y0, 0) : y1, max(x0, 0) : x1]
+    return out
+
+
+def samples(pixels, knots):
+    """Per pixel the knots on both sides, and the weight of the second."""
+    source = np.maximum((np.arange(pixels) + 0.5) * knots / pixels - 0.5, 0.0)
+    knot = np.minimum(source.astype(int), knots - 1)
+    return knot, np.minimum(knot + 1, knots - 1), (source - knot).astype(np.float32)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("shape", [(120, 160), (96, 160), (480, 640), (41, 55), (7, 13), (1, 200)])
+def test_every_pixel_is_what_its_own_interpolation_says(shape, smooth):
+    """Exactly, although most pixels are never looked at; with zeros and numbers at the end of float32 among them."""
+    net = (96, 160)
+    letterbox = Letterbox(*shape, *net, top=8, left=12, scaled_height=80, scaled_width=136)
+    for seed in range(6):
+        prototypes, coefficients, boxes = random_case(seed, shape, net, 8, smooth)
+        prototypes[np.abs(prototypes) < 0.1 * (seed % 3)] = 0
+        prototypes[:, ::7] *= np.float32(10.0 ** [0, 30, -30, -37][seed % 4])
+        masks = decode_masks(prototypes, coefficients, boxes, letterbox)
+        np.testing.assert_array_equal(masks.dense(), by_pixel(prototypes, coefficients, boxes, letterbox))
+
+
 @pytest.mark.parametrize(
     ("shape", "net"), [((720, 1280), (640, 640)), ((720, 1280), (384, 640)), ((479, 641), (640, 640))]
 )
