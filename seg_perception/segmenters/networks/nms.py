@@ -25,27 +25,26 @@ def nms(
 
 @njit(cache=True, nogil=True)
 def _suppress(boxes, class_ids, order, iou_threshold, limit):  # type: ignore[no-untyped-def]
-    kept = np.empty(min(len(order), limit), np.int64)
+    most = min(len(order), limit)
+    kept = np.empty(most, np.int64)
+    corners = np.empty((5, most), np.float32)  # of those kept, and their areas: side by side, for whole vectors
+    classes = np.empty(most, class_ids.dtype)
     n = 0
     for i in order:
-        if n == len(kept):
+        if n == most:
             break
-        area = (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])
-        stays = True
+        x0, y0, x1, y1 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
+        area = (x1 - x0) * (y1 - y0)
+        better = 0
         for k in range(n):
-            j = kept[k]
-            if class_ids[i] != class_ids[j]:
-                continue
-            width = min(boxes[i, 2], boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
-            height = min(boxes[i, 3], boxes[j, 3]) - max(boxes[i, 1], boxes[j, 1])
-            if width <= 0 or height <= 0:
-                continue
+            width = max(min(x1, corners[2, k]) - max(x0, corners[0, k]), np.float32(0))
+            height = max(min(y1, corners[3, k]) - max(y0, corners[1, k]), np.float32(0))
             shared = width * height
-            other = (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1])
-            if shared > iou_threshold * (area + other - shared):
-                stays = False
-                break
-        if stays:
+            same = (class_ids[i] == classes[k]) & (shared > 0)
+            better += same & (shared > iou_threshold * (area + corners[4, k] - shared))
+        if better == 0:
             kept[n] = i
+            corners[0, n], corners[1, n], corners[2, n], corners[3, n], corners[4, n] = x0, y0, x1, y1, area
+            classes[n] = class_ids[i]
             n += 1
     return kept[:n]
