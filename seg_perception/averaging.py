@@ -70,4 +70,6 @@ def _make_rotation(T):  # type: ignore[no-untyped-def]
             for j in range(3):
                 along = T[i, 0] * square[0, j] + T[i, 1] * square[1, j] + T[i, 2] * square[2, j]
                 new[i, j] = (3 * T[i, j] - along) / 2
-        T[:3, :3] = new
+        for i in range(3):
+            for j in range(3):
+                T[i, j] = new[i, j]

@@ -22,7 +22,7 @@ def fit_curve(cells, noise, curved):  # type: ignore[no-untyped-def]
     terms = 6 if n >= curved else 3
     every = np.zeros((6, 7))  # of the normal equations, the last column their right side
     used = np.ones(n, np.bool_)
-    _add(cells, used, True, every)
+    _add(cells, used, True, 1.0, every)
     some = every.copy()
     curve = np.zeros(6)
     off, order = np.empty(n), np.empty(n)
@@ -41,22 +41,21 @@ def fit_curve(cells, noise, curved):  # type: ignore[no-untyped-def]
             break
         for i in range(n):
             used[i] = off[i] <= limit
-        some[:] = 0.0
-        _add(cells, used, False, some)
-        some[:] = every - some
-    flat = curve[:3].copy()
+        some = every.copy()
+        _add(cells, used, False, -1.0, some)
+    flat = np.zeros(3)
     if terms == 6:
         for i in range(3):
             every[i, 6] = every[i, 3] * curve[3] + every[i, 4] * curve[4] + every[i, 5] * curve[5]
-        flattened = np.zeros(6)
-        _solve(every, 3, 0.0, flattened)
-        flat += flattened[:3]
+        _solve(every, 3, 0.0, flat)
+    for i in range(3):
+        flat[i] += curve[i]
     return curve, flat
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add(cells, used, which, sums):  # type: ignore[no-untyped-def]
-    """Adds the cells whose `used` is `which` to the normal equations `sums` (6, 7)."""
+def _add(cells, used, which, sign, sums):  # type: ignore[no-untyped-def]
+    """Adds the cells whose `used` is `which`, times `sign`, to the normal equations `sums` (6, 7)."""
     terms = np.empty(7)
     for i in range(len(cells)):
         if used[i] == which:
@@ -65,7 +64,7 @@ def _add(cells, used, which, sums):  # type: ignore[no-untyped-def]
             terms[6] = cells[i, 2]
             for j in range(6):
                 for k in range(j, 7):
-                    sums[j, k] += terms[j] * terms[k]
+                    sums[j, k] += sign * terms[j] * terms[k]
     for j in range(6):
         for k in range(j):
             sums[j, k] = sums[k, j]
@@ -75,26 +74,25 @@ def _add(cells, used, which, sums):  # type: ignore[no-untyped-def]
 def _solve(sums, terms, ridge, out):  # type: ignore[no-untyped-def]
     """Solves the first `terms` of the normal equations, `ridge` added to the square terms; what they do not tell is
     0 (Gauss's elimination; of the pivots the largest)."""
-    a = sums[:terms].copy()
+    a = sums.copy()
     for i in range(3, terms):
         a[i, i] += ridge
     tiny = 1e-13 * a[0, 0]
-    row_of = np.full(terms, -1, np.int64)
-    taken = np.zeros(terms, np.bool_)
+    told = np.zeros(6, np.bool_)
     for _ in range(terms):
-        r, c, largest = -1, -1, tiny
+        best, largest = -1, tiny
         for i in range(terms):
-            if not taken[i] and abs(a[i, i]) > largest:
-                r, c, largest = i, i, abs(a[i, i])
-        if r < 0:
+            if not told[i] and abs(a[i, i]) > largest:
+                best, largest = i, abs(a[i, i])
+        if best < 0:
             break
-        taken[r] = True
-        row_of[c] = r
+        told[best] = True
         for i in range(terms):
-            if i != r:
-                a[i] -= a[r] * (a[i, c] / a[r, c])
-    for c in range(terms):
-        out[c] = a[row_of[c], 6] / a[row_of[c], c] if row_of[c] >= 0 else 0.0
+            share = a[i, best] / a[best, best]
+            for k in range(7):
+                a[i, k] -= share * a[best, k] if i != best else 0.0
+    for i in range(terms):
+        out[i] = a[i, 6] / a[i, i] if told[i] else 0.0
 
 
 @njit(cache=True, nogil=True)

@@ -69,7 +69,9 @@ def _fit_depth(depth, spans, ignore, rays, near, far, size):  # type: ignore[no-
         _add_up(w, ys, mean, off, rise, count)
         for c in range(columns):
             first, last = c * size, (c + 1) * size
-            measured = count[first:last].sum()
+            measured = 0
+            for u in range(first, last):
+                measured += count[u]
             if measured == ROWS * size:
                 residual = _whole_plane(mean[first:last], off[first:last], rise[first:last], ys, plane)
             elif measured >= FULL * ROWS * size:
@@ -102,7 +104,8 @@ def _hidden_rows(spans, ignore, shape, rows, size):  # type: ignore[no-untyped-d
     for s in range(len(spans)):
         k = place[spans[s, 0]]
         if k >= 0:
-            out[k, spans[s, 1] : spans[s, 2]] = 1
+            for x in range(spans[s, 1], spans[s, 2]):
+                out[k, x] = 1
     return out
 
 
@@ -118,8 +121,10 @@ def _invert(z, hidden, near, far, w):  # type: ignore[no-untyped-def]
 def _add_up(w, ys, mean, off, rise, count):  # type: ignore[no-untyped-def]
     """Per column of the rows `w`: the mean, the squares of what differs from it, their sum by `ys`, and how many are
     used."""
-    mean[:], off[:], rise[:] = 0.0, 0.0, 0.0
-    count[:] = 0
+    for u in range(len(mean)):
+        mean[u] = off[u] = rise[u] = 0.0
+    for u in range(len(mean)):
+        count[u] = 0
     for i in range(ROWS):
         row = w[i]
         for u in range(len(mean)):

@@ -123,12 +123,13 @@ def _extract(planes, rms, noise, least, most, guesses, flat, agree, bent, along,
     rows, columns = rms.shape
     owner = np.full((rows, columns), -1, np.int16)
     coefficients = np.zeros((most, 3))
-    is_free = rms <= flat * noise
+    is_free = np.zeros((rows, columns), np.bool_)
     free = np.empty((rows * columns, 2), np.int64)
     n = 0
     for r in range(rows):
         for c in range(columns):
-            if is_free[r, c]:
+            if rms[r, c] <= flat * noise:
+                is_free[r, c] = True
                 free[n, 0] = r
                 free[n, 1] = c
                 n += 1

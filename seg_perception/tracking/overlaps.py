@@ -70,16 +70,14 @@ def _read(pixels, z, depth, shape):  # type: ignore[no-untyped-def]
     """Column and row of each point's pixel, -1 = not in the image, and the depth there. All depth is read at once:
     then memory does not make each point wait."""
     height, width = shape
-    columns, rows = np.full(len(z), -1, np.int64), np.full(len(z), -1, np.int64)
-    measured = np.full(len(z), np.nan, np.float32)
+    columns, rows = np.zeros(len(z), np.int64), np.zeros(len(z), np.int64)
+    measured = np.empty(len(z), np.float32)
     for p in range(len(z)):
         u, v = np.floor(pixels[p, 0] + 0.5), np.floor(pixels[p, 1] + 0.5)
-        if z[p] > 0.0 and u >= 0.0 and v >= 0.0 and u < width and v < height:
-            columns[p], rows[p] = int(u), int(v)
-    if depth.size:
-        for p in range(len(z)):
-            if columns[p] >= 0:
-                measured[p] = depth[rows[p], columns[p]]
+        inside = z[p] > 0.0 and u >= 0.0 and v >= 0.0 and u < width and v < height
+        columns[p], rows[p] = int(u if inside else -1.0), int(v if inside else -1.0)
+    for p in range(len(z)):
+        measured[p] = depth[rows[p], columns[p]] if depth.size and columns[p] >= 0 else np.float32(np.nan)
     return columns, rows, measured
 
 
@@ -129,13 +127,13 @@ def nearness(points, starts, centroids, places, reach):  # type: ignore[no-untyp
     is no 3D."""
     count, n = len(starts) - 1, len(places)
     near = np.zeros((count, n))
+    low, high = np.empty(3), np.empty(3)
     for i in range(count):
-        low, high = np.full(3, np.inf), np.full(3, -np.inf)
+        for k in range(3):
+            low[k], high[k] = np.inf, -np.inf
         for p in range(starts[i], starts[i + 1]):
             for k in range(3):
-                low[k], high[k] = min(low[k], points[p, k]), max(high[k], points[p, k])
-        low -= reach / 2
-        high += reach / 2
+                low[k], high[k] = min(low[k], points[p, k] - reach / 2), max(high[k], points[p, k] + reach / 2)
         for j in range(n):
             x, y, z = places[j, 0], places[j, 1], places[j, 2]
             a, b, c = x - centroids[i, 0], y - centroids[i, 1], z - centroids[i, 2]
@@ -166,7 +164,9 @@ def grown(points, starts, hidden, kept, seen, seen_starts, T, before, rests, mos
     n = 0
     for i in range(len(kept)):
         for p in range(starts[kept[i]], starts[kept[i] + 1]):
-            out[n], out_hidden[n] = points[p], hidden[p]
+            out_hidden[n] = hidden[p]
+            for k in range(3):
+                out[n, k] = points[p, k]
             n += 1
         out_starts[i + 1] = n
     for j in range(len(before)):
@@ -177,13 +177,14 @@ def grown(points, starts, hidden, kept, seen, seen_starts, T, before, rests, mos
                 waiting += hidden[p] or count == 0
             limit = most * 3 // 4 if count else max(1, waiting)
             step = max(1, -(-waiting // limit))
-            k = 0
+            place = 0
             for p in range(starts[i], starts[i + 1]):
                 if hidden[p] or count == 0:
-                    if k % step == 0:
-                        out[n] = points[p]
+                    if place % step == 0:
+                        for k in range(3):
+                            out[n, k] = points[p, k]
                         n, free = n + 1, free - 1
-                    k += 1
+                    place += 1
         if count:
             for p in range(seen_starts[j], seen_starts[j + 1], -(-count // free)):
                 x, y, z = np.float64(seen[p, 0]), np.float64(seen[p, 1]), np.float64(seen[p, 2])
@@ -191,18 +192,18 @@ def grown(points, starts, hidden, kept, seen, seen_starts, T, before, rests, mos
                     out[n, k] = T[k, 0] * x + T[k, 1] * y + T[k, 2] * z + T[k, 3]
                 n += 1
         out_starts[len(kept) + j + 1] = n
-    return out[:n].copy(), out_starts, out_hidden[:n].copy()
+    return out[:n], out_starts, out_hidden[:n]
 
 
 @njit(cache=True, nogil=True)
 def agreement(overlap, near, classes, others, least, same_thing):  # type: ignore[no-untyped-def]
     """How well tracks of `classes` (M,) agree with objects of `others` (N,), and which pairs may match, (M, N) both:
     those with an `overlap` of `least` or that are `near`, of one class, or that overlap by `same_thing`."""
-    affinity = overlap + near
+    affinity = np.empty(overlap.shape)
     allowed = np.zeros(overlap.shape, np.bool_)
     for i in range(len(classes)):
         for j in range(len(others)):
             same = classes[i] == others[j]
-            affinity[i, j] += same
+            affinity[i, j] = overlap[i, j] + near[i, j] + same
             allowed[i, j] = (overlap[i, j] >= least or near[i, j] > 0.0) and (same or overlap[i, j] >= same_thing)
     return affinity, allowed
