@@ -119,7 +119,9 @@ class Pipeline:
         intrinsics = Intrinsics(width, height, width, width, width / 2, height / 2)
         depth = np.full((height, width), 1.0, np.float32)
         depth[height // 3 : height // 2, width // 3 : width // 2] = 0.9
-        frame = Frame(np.zeros((height, width, 3), np.uint8), depth, intrinsics)
+        bar = np.zeros((height, width), bool)
+        bar[:, 2 * width // 3 : 3 * width // 4] = True  # cuts the surface into two pieces, which it takes to join
+        frame = Frame(np.zeros((height, width, 3), np.uint8), depth, intrinsics, ignore=bar)
         if hasattr(self.segmenter, "warm_up"):
             self.segmenter.warm_up()
         self.segmenter.segment(frame)

@@ -157,7 +157,7 @@ def _near_each_other(pieces: list[NDArray[np.int64]], cells: Cells) -> list[NDAr
 
 def _belong(a: NDArray[np.int64], b: NDArray[np.int64], cells: Cells) -> bool:
     """Whether two pieces are one surface: at most GAP apart, and what lies between is hidden, not seen through."""
-    a, b = a[:: max(1, len(a) // 60)], b[:: max(1, len(b) // 60)]
+    a, b = (np.ascontiguousarray(piece[:: max(1, len(piece) // 60)]) for piece in (a, b))
     i, j, distance = nearest_pair(cells.planes.reshape(-1, 5), a, b)
     return distance <= GAP and not sees_through(cells.planes, cells.rms, a[i], b[j], SEEN_THROUGH, BEHIND)
 
