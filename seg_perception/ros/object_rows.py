@@ -106,7 +106,6 @@ def _set_grasps(rows: Rows, objects: list[Object3D], T: NDArray | None) -> None:
     """Grasps of all objects; none without a transform."""
     if T is None:
         rows.texts["grasp_text"] = [""] * len(objects)
-        rows.rows = (Rows(GraspMsg, 0), [0] * (len(objects) + 1))
         return
     rows.set("grasp_status", np.array([obj.grasp_status for obj in objects], np.float64))
     rows.texts["grasp_text"] = [obj.grasp_text for obj in objects]

@@ -26,7 +26,6 @@ from seg_perception.ros.conversions import blank, sequence_of
 NUMBERS = {"boolean": 0, "uint8": 0, "uint16": 1, "uint32": 2, "int32": 3, "float": 4, "double": 5}
 DTYPES = ("u1", "u2", "u4", "i4", "f4", "f8")
 TEXT, WORDS, ROWS = 6, 7, 8  # codes of what has no fixed length: string, uint32[], messages
-NO_WORDS, NO_ROWS = np.empty(0, np.uint32), np.empty(0, np.int64)
 FIELD = re.compile(r"(?P<sequence>sequence<)?(?P<kind>[\w/]+)>?(\[(?P<count>\d+)\])?")
 
 
@@ -56,6 +55,7 @@ class Layout:
     places: dict[str, slice]
     texts: tuple[str, ...]
     numbers: int
+    inner: Any  # type of the messages in such a message, or None
 
 
 @cache
@@ -64,6 +64,7 @@ def layout_of(kind: Any) -> Layout:
     codes: list[int] = []
     places: dict[str, slice] = {}
     texts: list[str] = []
+    held: list[Any] = []
 
     def numbers() -> int:
         return sum(code < TEXT for code in codes)
@@ -81,6 +82,7 @@ def layout_of(kind: Any) -> Layout:
                 nested = getattr(importlib.import_module(f"{package}.msg"), short)
                 if sequence:
                     codes.append(ROWS)
+                    held.append(nested)
                     parts.append(Part(path, slot, ROWS, kind=nested))
                 else:
                     inner = tuple(parts_of(nested, f"{path}{i}." if fixed else f"{path}.") for i in range(count))
@@ -101,12 +103,12 @@ def layout_of(kind: Any) -> Layout:
     parts = parts_of(kind, "")
     if ROWS in codes[:-1] or codes.count(WORDS) > 1:
         raise TypeError(f"{kind.__name__}: messages come last, and there is one uint32[] at most")
-    return Layout(parts, np.array(codes, np.uint8), places, tuple(texts), numbers())
+    return Layout(parts, np.array(codes, np.uint8), places, tuple(texts), numbers(), held[0] if held else None)
 
 
 @dataclass(slots=True, eq=False)
 class Rows:
-    """`count` messages of type `kind`, of which every value is to be set.
+    """`count` messages of type `kind`, of which every text is to be set; the rest is 0 or empty at first.
 
     `numbers` (count, M) holds all numbers (`set` puts them there), `texts` lists by path, `words` the uint32 of all
     messages and (count + 1,) where each one's begin, `rows` the messages in these messages, and where each one's begin.
@@ -116,11 +118,14 @@ class Rows:
     count: int
     numbers: NDArray[np.float64] = field(init=False)
     texts: dict[str, Sequence[str]] = field(default_factory=dict)
-    words: tuple[NDArray[np.uint32], NDArray[np.int64]] | None = None
-    rows: tuple[Rows, Sequence[int]] | None = None
+    words: tuple[NDArray[np.uint32], NDArray[np.int64]] = field(init=False)
+    rows: tuple[Rows, Sequence[int]] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.numbers = np.zeros((self.count, layout_of(self.kind).numbers))
+        layout = layout_of(self.kind)
+        self.numbers = np.zeros((self.count, layout.numbers))
+        self.words = (np.empty(0, np.uint32), np.zeros(self.count + 1, np.int64))
+        self.rows = None if layout.inner is None else (Rows(layout.inner, 0), [0] * (self.count + 1))
 
     def set(self, path: str, values: NDArray | float) -> None:
         """Numbers of a field, or of a field of a field: one for all, (count,) or (count, ...)."""
@@ -157,7 +162,6 @@ class Rows:
         if part.code == TEXT:
             return self.texts[part.path] if self.count else ()
         if part.code == WORDS:
-            assert self.words is not None
             values, starts = sequence_of(self.words[0], "I"), self.words[1].tolist()
             return [values[a:b] for a, b in pairwise(starts)]
         if part.code == ROWS:
@@ -174,27 +178,26 @@ class Rows:
     def write(self, out: NDArray[np.uint8], position: int) -> int:
         """Writes a sequence of these messages to `out` (the body, a multiple of 8 bytes) from `position` on, and
         returns its end."""
-        codes, inner = layout_of(self.kind).codes, None if self.rows is None else self.rows[0]
-        values, texts, counts = self.numbers.reshape(-1), self._encoded(), NO_ROWS
+        codes, values, texts = layout_of(self.kind).codes, self.numbers.reshape(-1), self._encoded()
+        counts = np.empty(0, np.int64)
         first_inner = (len(codes), len(values), len(texts))  # of codes, values and texts
-        if inner is not None and self.rows is not None:
+        if self.rows is not None:
+            inner = self.rows[0]
             codes = np.concatenate([codes, layout_of(inner.kind).codes])
             values = np.concatenate([values, inner.numbers.reshape(-1)])
             texts = texts + inner._encoded()
             counts = np.diff(self.rows[1])
         lengths = np.array([len(text) for text in texts], np.int64)
         text = np.frombuffer(bytearray(b"".join(texts) + b"\0"), np.uint8)
-        words, starts = self.words or (NO_WORDS, NO_ROWS)
         first = np.array([*first_inner, int(lengths[: first_inner[2]].sum())], np.int64)
-        return int(_write(out, position, self.count, codes, values, text, lengths, words, starts, counts, first))
+        return int(_write(out, position, self.count, codes, values, text, lengths, *self.words, counts, first))
 
     @property
     def size(self) -> int:
         """Bytes that are enough for `write`."""
         inner = 0 if self.rows is None else self.rows[0].size
         texts = sum(4 * len(text) + 16 for column in self.texts.values() for text in column)
-        words = 0 if self.words is None else self.words[0].nbytes
-        return 16 + inner + texts + words + self.count * (8 * self.numbers.shape[1] + 32)
+        return 16 + inner + texts + self.words[0].nbytes + self.count * (8 * self.numbers.shape[1] + 32)
 
     def _encoded(self) -> list[bytes]:
         """All texts, message by message."""
