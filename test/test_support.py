@@ -5,12 +5,13 @@
 import numpy as np
 import pytest
 from box_world import ROOM, Box, camera, look, seen, table
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from seg_perception.geometry import invert
+from seg_perception.geometry import invert, ray_table
 from seg_perception.masks import Masks
 from seg_perception.scene import Intrinsics, Plane
 from seg_perception.support import SupportConfig, find_supports, support_under
+from seg_perception.surfaces.depth_cells import fit_depth_cells
 
 CONFIG = SupportConfig()
 CAN = Box((0.1, 0.0, 0.0), (0.07, 0.07, 0.12), 1)
@@ -118,6 +119,43 @@ def test_masks_are_not_surfaces():
     masks = Masks.from_label_image(labels)
     planes = find_supports(frame, SupportConfig(max_size=0.2), masks)
     assert_allclose([p.transformed(T).d for p in planes], [0], atol=3e-3)
+
+
+LENS = (0.12, -0.25, 0.001, -0.0005, 0.08)
+
+
+@pytest.mark.parametrize("distortion", [(), LENS], ids=["straight", "lens"])
+@pytest.mark.parametrize("width", [320, 640, 1280])
+def test_cells_of_depth_are_planes_along_the_rays(width, distortion):
+    k = Intrinsics(width, width * 3 // 4, 0.9 * width, 0.9 * width, width / 2, width * 3 / 8, distortion)
+    rays = ray_table(k)
+    a, b, c = 0.3, 0.5, 1.1  # 1/z = a x + b y + c
+    w = rays[..., 0] * a + rays[..., 1] * b + c
+    depth = (1 / w).astype(np.float32)
+    shape = depth.shape
+    hidden, ignored = np.zeros((2, *shape), bool)
+    hidden[: shape[0] // 3, : width // 4] = True
+    ignored[-shape[0] // 3 :, : width // 4] = True
+    step = shape[0] // 2 + width // 160
+    depth[step:, width // 2 :] += 0.1  # through the middle of cells
+    depth[: shape[0] // 4, width // 2 :: 5] = np.nan
+    masks = Masks.from_dense(hidden[None])
+    cells = fit_depth_cells(depth, k, masks, ignored, 0.2, 3.0)
+    v, u = np.indices(cells.rms.shape) * cells.size + cells.size // 2
+    known = np.isfinite(cells.rms)
+    assert_array_equal(known, ~(hidden | ignored)[v, u])
+    before = known & (u + cells.size < width // 2)  # of the step
+    tolerance = 2e-5 if distortion else 2e-6  # within a cell the lens is taken as straight
+    x, y, w, gx, gy = np.moveaxis(cells.planes[before], -1, 0)
+    assert_allclose(w, a * x + b * y + c, atol=10 * tolerance)
+    assert_allclose(np.median([gx, gy], axis=1), [a, b], rtol=2e-3)
+    assert_allclose(x, rays[v, u, 0][before], atol=1.1 * cells.side)
+    assert cells.rms[before].max() < 10 * tolerance
+    edge = (v == step) & (u > width // 2 + cells.size)
+    assert edge.sum() > 30
+    assert cells.rms[edge].min() > 0.01  # nothing that is taken for a plane
+    fifth = known & (v < shape[0] // 4 - cells.size) & (u > width // 2 + cells.size)
+    assert_allclose(cells.planes[fifth][:, 2], cells.planes[fifth][:, :2] @ [a, b] + c, atol=10 * tolerance)
 
 
 def test_nothing_to_find():
