@@ -10,7 +10,8 @@ from numba import njit
 from seg_perception.rectangles import axes_with_z, hull
 
 ROUNDS = 4
-TRIM = 3.0  # cells farther off than this many times the noise are not the surface
+TRIM = 3.0  # cells farther off than this many times the noise are not the surface,
+SPREAD = 2.5  # nor are those farther off than this many times the median
 STIFFNESS = 0.01  # keeps the bend small where there are no cells
 
 
@@ -25,14 +26,18 @@ def fit_curve(cells, noise, curved):  # type: ignore[no-untyped-def]
     _add(cells, used, True, 1.0, every)
     some = every.copy()
     curve = np.zeros(6)
-    off, order = np.empty(n), np.empty(n)
+    off = np.empty(n)
     for _ in range(ROUNDS):
         _solve(some, terms, STIFFNESS * STIFFNESS * n, curve)
+        limit = TRIM * noise
+        within = 0
         for i in range(n):
             x, y, w = cells[i, 0], cells[i, 1], cells[i, 2]
             bend = curve[3] * x * x + curve[4] * x * y + curve[5] * y * y
-            off[i] = order[i] = abs(curve[0] + curve[1] * x + curve[2] * y + bend - w)
-        limit = max(TRIM * noise, 2.5 * _median(order))
+            off[i] = abs(curve[0] + curve[1] * x + curve[2] * y + bend - w)
+            within += SPREAD * off[i] <= limit
+        if 2 * within <= n:  # else the median is lower than that
+            limit = max(limit, SPREAD * _median(off.copy()))
         count = changed = 0
         for i in range(n):
             count += off[i] <= limit
