@@ -79,6 +79,10 @@ def message_record(message: Any, name: str, latency: float) -> dict[str, Any]:
     )
 
 
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def summary(records: Sequence[Mapping[str, Any]]) -> str:
     """What the records say, in two or three lines."""
     if not records:
@@ -86,7 +90,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> str:
     objects = [obj for record in records for obj in record["objects"]]
     milliseconds = [1000 * record["latency"] for record in records if record["latency"] is not None]
     line = (
-        f"{len(records)} frame{'s' * (len(records) != 1)}, {len(objects)} objects "
+        f"{_counted(len(records), 'frame')}, {_counted(len(objects), 'object')} "
         f"({len(objects) / len(records):.1f} a frame), "
         f"{sum(obj['grasp'] is not None for obj in objects)} with a grasp"
     )

@@ -73,7 +73,7 @@ def test_the_readme_s_plugin_runs_as_the_readme_says(table_with_a_box, tmp_path,
     monkeypatch.chdir(tmp_path)
     arguments = ["." if word == "FOLDER" else word for word in line[2:]]
     assert main([*arguments, "--set", "segmenter.max_depth=0.9"]) == 0
-    assert "1 frames, 1 objects" in capsys.readouterr().out
+    assert "1 frame, 1 object " in capsys.readouterr().out
     assert (tmp_path / "output/overlay_a.png").is_file()
     sys.modules.pop("closer")
 
