@@ -64,11 +64,14 @@ class Supports:
 def find_supports(frame: Frame, config: SupportConfig, masks: Masks | None = None) -> tuple[Plane, ...]:
     """The surfaces that objects stand on, best first, normals up; empty without depth, calibration or a surface.
 
-    Pixels of `masks` are objects: they are no surface, and their surfaces come first.
+    Pixels of `masks` are objects, not surface. Raises ValueError when the masks are not of the frame's size.
     """
     if frame.depth is None or frame.intrinsics is None or config.max_supports == 0:
         return ()
     masks = Masks.empty(frame.height, frame.width) if masks is None else masks
+    if len(masks) and (masks.height, masks.width) != frame.depth.shape:
+        size = f"{frame.height}x{frame.width}"
+        raise ValueError(f"masks: expected {size} like the image, got {masks.height}x{masks.width}")
     cells = fit_depth_cells(frame.depth, frame.intrinsics, masks, frame.ignore, config.min_depth, config.max_depth)
     found = _search(cells, config, frame.gravity)
     return tuple(surface.plane for surface in found.carrying)

@@ -169,6 +169,12 @@ def test_nothing_to_find():
     assert find_supports(seen(frame, depth=rough), CONFIG) == ()
 
 
+def test_masks_of_another_size_are_refused():
+    frame, labels = look((table(), CAN), camera())
+    with pytest.raises(ValueError, match="masks: expected 480x640 like the image, got 240x320"):
+        find_supports(frame, CONFIG, Masks.from_label_image(labels[::2, ::2]))
+
+
 def test_the_robot_is_ignored():
     T = camera()
     frame, labels = look((table(), Box((0.0, 0.0, 0.25), (0.9, 0.4, 0.05), 9)), T)
