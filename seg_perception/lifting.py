@@ -143,12 +143,13 @@ def lift(  # type: ignore[no-untyped-def]
             n = points.add_ends(keep, z, directions, sample, n)
         axis = plane[:3] if support >= 0 else up
         if np.isfinite(axis[0]):
-            out.frame[i] = axes_with_z(axis, hint)
+            _assign(axes_with_z(axis, hint), out.frame[i])
             out.angle[i] = turned_bounds(
                 sample[0, :n], sample[1, :n], sample[2, :n], out.frame[i], outliers, out.low[i], out.high[i]
             )
         else:
-            out.sample[i], out.samples[i], out.outliers[i] = sample, n, outliers
+            out.samples[i], out.outliers[i] = n, outliers
+            _assign(sample, out.sample[i])
         points.moments(keep, kind, z, directions, out.centroid[i], out.spread[i])
         if rules.erode:
             solid, left = outlines.away_from_steps(keep, seen, steps)
@@ -158,6 +159,14 @@ def lift(  # type: ignore[no-untyped-def]
         out.size[i] = points.points_of(
             keep, z, directions, color, roi, out.points[start : start + count], out.colors[start : start + count]
         )
+
+
+@njit(cache=True, nogil=True)
+def _assign(values, out):  # type: ignore[no-untyped-def]
+    """`out[:] = values`, which itself takes seconds to compile."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            out[y, x] = values[y, x]
 
 
 @njit(cache=True, nogil=True)

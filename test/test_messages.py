@@ -346,6 +346,15 @@ def test_the_bytes_are_those_of_the_message(scene: Scene, T: np.ndarray | None, 
         assert repr(main.message()) == repr(made)  # nothing was left changed
 
 
+def test_bytes_that_the_middleware_does_not_read_are_noticed(monkeypatch) -> None:
+    main = main_message(make_scene(), HEADER, "cam", T_BASE_CAMERA)
+    assert main.reads_alike()
+    written = main.serialized()
+    for wrong in (written[:-8] + b"\1" * 8, written[:40], b""):
+        monkeypatch.setattr(type(main), "serialized", lambda self, wrong=wrong: wrong)
+        assert not main.reads_alike()
+
+
 # -- images ----------------------------------------------------------------------------------------------------------
 
 

@@ -107,6 +107,7 @@ class Outputs:
             self._monitor = node.create_subscription(
                 kind, "monitored_planning_scene", self._collision_objects.heard, QoSProfile(depth=10)
             )
+        self._as_bytes = False  # until a rehearsal has shown that the middleware understands them
         self.objects_sent = 0.0  # steady s, when the last main message was on its way
 
     def activate(self) -> None:
@@ -140,7 +141,7 @@ class Outputs:
     def _wanted(self, build: Messages, config: Config) -> Iterator[tuple[str, Any]]:
         """Topics with listeners, and their messages, each made when it is its turn."""
         if self.wants("objects"):
-            yield "objects", build.main.serialized()
+            yield "objects", build.main.serialized() if self._as_bytes else build.objects
         for name, topic in MESSAGES.items():
             if self.wants(topic):
                 yield topic, getattr(build, name)
@@ -168,7 +169,9 @@ class Outputs:
         build = Messages(result, config)
         for name in MESSAGES:
             getattr(build, name)
-        build.main_with(points=True).serialized()
+        self._as_bytes = build.main_with(points=True).reads_alike()
+        if not self._as_bytes:
+            self._node.get_logger().warning("this middleware reads other bytes than ours: ~/objects takes the slow way")
         Markers().update(build.objects, config.grasping.planners)
         if self._detections is not None:
             for name in self._detections.TOPICS:
