@@ -113,8 +113,9 @@ class Smoother:
         changes: list[dict[str, Any]] = [{} for _ in objects] if ids is None else [{"id": i} for i in numbers]
         rows = [i for i, obj in enumerate(objects) if obj.status < NO_3D]
         if config.frames > 1 and rows:
-            new = Averages.of(np.array([numbers[i] for i in rows]), [objects[i] for i in rows], self._T_fixed_camera)
-            for k, centroid, box in self._averaged(new, [objects[i] for i in rows], config):
+            seen = [objects[i] for i in rows]
+            new = Averages.of(np.array([numbers[i] for i in rows]), seen, self._T_fixed_camera)
+            for k, centroid, box in self._averaged(new, seen, config):
                 changes[rows[k]].update(centroid=centroid, box=box)
         return [obj.changed(**values) if values else obj for obj, values in zip(objects, changes, strict=True)]
 

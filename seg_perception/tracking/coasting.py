@@ -29,7 +29,9 @@ def with_coasting(
 ) -> tuple[Instances, list[Object3D]]:
     """Both lists with a row of score 0 and an empty mask for each track that was found at most `seconds` ago, if the
     tracker knows of such (`coasting`)."""
-    waiting: list[Coasting] = tracker.coasting(frame.stamp_ns, seconds) if hasattr(tracker, "coasting") else []
+    waiting: list[Coasting] = []
+    if seconds > 0 and hasattr(tracker, "coasting"):
+        waiting = tracker.coasting(frame.stamp_ns, seconds)
     if not waiting:
         return instances, list(objects)
     spans = [instances.masks.spans_of(i) for i in range(len(instances))]

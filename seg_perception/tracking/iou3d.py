@@ -132,7 +132,7 @@ class Iou3D:
         overlap, empty, hidden = np.zeros((len(tracks), len(masks))), np.zeros(len(tracks), bool), tracks.hidden
         flat = np.flatnonzero((tracks.starts[1:] == tracks.starts[:-1]) | (frame.intrinsics is None))
         if frame.intrinsics is not None and len(flat) < len(tracks):
-            pixels, z = _placed(frame.intrinsics, tracks.points, invert(self._T_fixed_camera))
+            pixels, z = _placed(frame.intrinsics, tracks.points, self._T_fixed_camera)
             votes, there, through, hidden = look_up(
                 pixels,
                 z,
@@ -159,12 +159,12 @@ class Iou3D:
 def _placed(
     intrinsics: Intrinsics, points: NDArray[np.float64], T: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels (P, 2) and z (P,) m of `points` (P, 3) m, moved by `T` (4, 4)."""
+    """Pixels (P, 2) and z (P,) m of `points` (P, 3) m as a camera at `T` (4, 4) sees them."""
     k = intrinsics
     if not k.is_distorted:
         return place(points, T, k.fx, k.fy, k.cx, k.cy)
-    moved = transform_points(T, points)
-    return project(k, moved), np.ascontiguousarray(moved[:, 2])
+    seen = transform_points(invert(T), points)
+    return project(k, seen), np.ascontiguousarray(seen[:, 2])
 
 
 def _compile() -> None:

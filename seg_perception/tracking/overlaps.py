@@ -10,13 +10,13 @@ from numba import njit
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def place(points, T, fx, fy, cx, cy):  # type: ignore[no-untyped-def]
-    """Pixels u, v (P, 2) and z (P,) m of `points` (P, 3), moved by `T` (4, 4); NaN at z <= 0. No lens."""
+    """Pixels u, v (P, 2) and z (P,) m of `points` (P, 3) seen from a camera at `T` (4, 4); NaN at z <= 0. No lens."""
     pixels, depth = np.empty((len(points), 2)), np.empty(len(points))
     for p in range(len(points)):
-        a, b, c = points[p, 0], points[p, 1], points[p, 2]
-        x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
-        y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
-        z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
+        a, b, c = points[p, 0] - T[0, 3], points[p, 1] - T[1, 3], points[p, 2] - T[2, 3]
+        x = T[0, 0] * a + T[1, 0] * b + T[2, 0] * c
+        y = T[0, 1] * a + T[1, 1] * b + T[2, 1] * c
+        z = T[0, 2] * a + T[1, 2] * b + T[2, 2] * c
         scale = 1.0 / z if z > 0.0 else np.nan
         pixels[p, 0], pixels[p, 1], depth[p] = fx * x * scale + cx, fy * y * scale + cy, z
     return pixels, depth
