@@ -140,6 +140,7 @@ def lift(  # type: ignore[no-untyped-def]
         n = points.sample_of(keep, z, directions, -(-count // BOX_SAMPLE), sample)
         outliers = rules.outliers * min(1.0, noise / NOISY)
         if outliers * n < 1:  # smooth: every point counts
+            outliers = 0.0
             n = points.add_ends(keep, z, directions, sample, n)
         axis = plane[:3] if support >= 0 else up
         if np.isfinite(axis[0]):

@@ -56,7 +56,7 @@ def turned_bounds(x, y, z, frame, outliers, low, high):  # type: ignore[no-untyp
         along = c * u[i] + s * v[i]
         v[i] = c * v[i] - s * u[i]
         u[i] = along
-    left_out = int(outliers * n)
+    left_out = int(np.ceil(outliers * n))
     low[0], high[0] = _trimmed(u, left_out)
     low[1], high[1] = _trimmed(v, left_out)
     low[2], high[2] = _trimmed(w, left_out)
