@@ -56,7 +56,7 @@ class Frames:
         intrinsics, bad_calibration = self._intrinsics(shot, color.shape[1], color.shape[0])
         if withheld is None and depth is not None and intrinsics is None:
             withheld, text = Status.BAD_INTRINSICS, bad_calibration
-        frame = Frame(
+        return Frame(
             color=color,
             depth=depth,
             intrinsics=intrinsics,
@@ -66,9 +66,6 @@ class Frames:
             withheld=withheld,
             withheld_text=text,
         )
-        if self._config.depth.check_alignment:
-            self._look_at_alignment(frame)
-        return frame
 
     def warm_up(self) -> None:
         """Compiles what depth may need, so that no frame waits for it."""
@@ -86,7 +83,10 @@ class Frames:
             infos.reverse()
         return next((info for info in infos if info is not None and _size(info) == size), None)
 
-    def _look_at_alignment(self, frame: Frame) -> None:
+    def look_at_alignment(self, frame: Frame) -> None:
+        """Whether depth lies on color, now and then. It takes a while: for the worker that has time for it."""
+        if not self._config.depth.check_alignment:
+            return
         now = time.monotonic()
         if now - self._looked >= LOOK_PERIOD:
             self._looked = now

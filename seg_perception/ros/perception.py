@@ -204,6 +204,7 @@ class Perception:
         self._reports.done(clock.laps)
         for call in segmented.calls:
             call.deliver(result, has_depth=depth is not None or not self.feed.pairer.depth_expected)
+        self._frames.look_at_alignment(segmented.frame)
 
     def _latency(self, shot: Shot) -> float:
         """s from the color image's stamp to the publishing of its objects; NaN if the stamp is of another clock."""
