@@ -35,6 +35,7 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _set(MMAP_THRESHOLD, DEFAULT)
         _set(TRIM_THRESHOLD, DEFAULT)
+        _set(ARENA_MAX, 0)  # as many as it likes
 
 
 def _set(parameter: int, value: int) -> bool:

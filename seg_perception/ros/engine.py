@@ -100,9 +100,11 @@ class Engine:
             planners = tuple(planner.create() for planner in config.grasping.planners)
         return Pipeline(segmenter, tracker, planners, config)
 
-    def use(self, pipeline: Pipeline, warm: bool = True) -> None:
-        """`pipeline` takes the next frame; the one under way is finished by the old one."""
+    def use(self, pipeline: Pipeline, warm: bool | None = None) -> None:
+        """`pipeline` takes the next frame; the one under way is finished by the old one. It is as `warm` as the old one
+        unless that is said."""
         old = self._loaded
+        warm = (old is None or old.warm) if warm is None else warm
         # Its tracker is the old one, or the old one's tracks under other options: it counts on where the old one was.
         self._loaded = Loaded(pipeline, old.first_id if old is not None else None, warm)
 

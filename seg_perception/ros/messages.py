@@ -79,7 +79,7 @@ class MainMessage:
         return msg
 
     def serialized(self) -> bytes:
-        """The bytes that serialize_message makes of the message, in a fraction of the time. For a publisher.
+        """The bytes that serialize_message makes of the message, but for padding, in a fraction of the time.
 
         All but the objects is rclpy's work; what the objects' bytes are is said in `rows`.
         """

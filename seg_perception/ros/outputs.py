@@ -107,7 +107,7 @@ class Outputs:
             self._monitor = node.create_subscription(
                 kind, "monitored_planning_scene", self._collision_objects.heard, QoSProfile(depth=10)
             )
-        self._as_bytes = False  # until a rehearsal has shown that the middleware understands them
+        self._as_bytes: bool | None = None  # whether the middleware understands our bytes; None = not known yet
         self.objects_sent = 0.0  # steady s, when the last main message was on its way
 
     def activate(self) -> None:
@@ -141,7 +141,7 @@ class Outputs:
     def _wanted(self, build: Messages, config: Config) -> Iterator[tuple[str, Any]]:
         """Topics with listeners, and their messages, each made when it is its turn."""
         if self.wants("objects"):
-            yield "objects", build.main.serialized() if self._as_bytes else build.objects
+            yield "objects", build.main.serialized() if self._reads(build.main) else build.objects
         for name, topic in MESSAGES.items():
             if self.wants(topic):
                 yield topic, getattr(build, name)
@@ -153,6 +153,14 @@ class Outputs:
             for name in self._detections.TOPICS:
                 if self.wants(name):
                     yield name, getattr(self._detections, name)(build.objects)
+
+    def _reads(self, message: MainMessage) -> bool:
+        """Whether the middleware reads our bytes: asked once, of the first message that has objects."""
+        if self._as_bytes is None and message.objects.count:
+            self._as_bytes = message.reads_alike()
+            if not self._as_bytes:
+                self._node.get_logger().warning("this middleware reads other bytes than ours: ~/objects is slower")
+        return bool(self._as_bytes)
 
     def publish_timings(self, result: Result, laps: Mapping[str, float], latency: float) -> None:
         """How long each stage took, to who listens."""
@@ -169,9 +177,7 @@ class Outputs:
         build = Messages(result, config)
         for name in MESSAGES:
             getattr(build, name)
-        self._as_bytes = build.main_with(points=True).reads_alike()
-        if not self._as_bytes:
-            self._node.get_logger().warning("this middleware reads other bytes than ours: ~/objects takes the slow way")
+        self._reads(build.main_with(points=True))
         Markers().update(build.objects, config.grasping.planners)
         if self._detections is not None:
             for name in self._detections.TOPICS:

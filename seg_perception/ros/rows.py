@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 
 from seg_perception.ros.conversions import blank, sequence_of
 
-NUMBERS = {"boolean": 0, "uint8": 0, "uint16": 1, "uint32": 2, "int32": 3, "float": 4, "double": 5}
-DTYPES = ("u1", "u2", "u4", "i4", "f4", "f8")
-TEXT, WORDS, ROWS = 6, 7, 8  # codes of what has no fixed length: string, uint32[], messages
+U8, U16, U32, I32, F32, F64 = range(6)  # codes of numbers
+TEXT, WORDS, ROWS = 6, 7, 8  # and of what has no fixed length: string, uint32[], messages
+NUMBERS = {"boolean": U8, "uint8": U8, "uint16": U16, "uint32": U32, "int32": I32, "float": F32, "double": F64}
+DTYPES = ("u1", "u2", "u4", "i4", "f4", "f8")  # by code
 FIELD = re.compile(r"(?P<sequence>sequence<)?(?P<kind>[\w/]+)>?(\[(?P<count>\d+)\])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One field of a message: its slot, code, how many numbers, and the first one's column; or the parts of messages
-    in it."""
+    """One field of a message, `path` from the outermost one, in attribute `slot`: `count` numbers of type `code` from
+    `column` on, or the `parts` of messages of type `kind`. `single`: one value, not an array of fixed length."""
 
     path: str
     slot: str
@@ -171,7 +172,7 @@ class Rows:
         if not part.single:
             return self.numbers[:, part.column : part.column + part.count].astype(DTYPES[part.code])
         values = floats[part.column]
-        return values if part.code >= 4 else map(bool if part.boolean else int, values)
+        return values if part.code >= F32 else map(bool if part.boolean else int, values)
 
     # -- as bytes ----------------------------------------------------------------------------------------------------
 
@@ -225,14 +226,14 @@ def _write(out, position, count, codes, values, text, lengths, words, starts, co
                 if code < TEXT:
                     number = values[value[level]]
                     value[level] += 1
-                if code == 0:
+                if code == U8:
                     out[position] = np.uint8(number)
                     position += 1
-                elif code == 1:
+                elif code == U16:
                     position = (position + 1) & ~1
                     as_u16[position >> 1] = np.uint16(number)
                     position += 2
-                elif code == 5:
+                elif code == F64:
                     position = (position + 7) & ~7
                     as_f64[position >> 3] = number
                     position += 8
@@ -240,11 +241,11 @@ def _write(out, position, count, codes, values, text, lengths, words, starts, co
                     position = (position + 3) & ~3
                     at = position >> 2
                     position += 4
-                    if code == 2:
+                    if code == U32:
                         as_u32[at] = np.uint32(np.int64(number))
-                    elif code == 3:
+                    elif code == I32:
                         as_i32[at] = np.int32(number)
-                    elif code == 4:
+                    elif code == F32:
                         as_f32[at] = np.float32(number)
                     elif code == TEXT:
                         size = lengths[length[level]]

@@ -43,7 +43,8 @@ def evenly(points, count, fx, fy):  # type: ignore[no-untyped-def]
 
     Points (M, 3) m are pixels row by row, so every n-th of them would make stripes. Of each n = M / count in turn one
     is taken, so that in image row v the columns taken are those that differ from v n g by a multiple of n. With g the
-    golden ratio this lattice has no holes or stripes, whatever n is. `fx`, `fy` px tell columns and rows.
+    golden ratio this lattice has no holes or stripes, whatever n is; where a lens bends rows it begins anew at times.
+    `fx`, `fy` px tell columns and rows. A place never leaves its n points, so none lies beyond the last.
     """
     count = min(count, len(points))
     chosen = np.empty(count, np.int32)
@@ -53,7 +54,7 @@ def evenly(points, count, fx, fy):  # type: ignore[no-untyped-def]
         return chosen
     n = len(points) / max(count, 1)
     per_row, per_column, per_place = fy * GOLDEN, fx / n, 1 / (n * ONE)  # of share
-    stride, column = np.int64(n * ONE), 1 / fx
+    stride, column = (np.int64(len(points)) << BITS) // max(count, 1), 1 / fx
     along, slack = np.float32(n / fx), np.float32(1.5 / fx)  # of x / z from one to the next in the row
     begin = place = np.int64(0)  # of the n points in turn, and of the one to take
     before = np.float32(np.inf)

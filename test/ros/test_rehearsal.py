@@ -32,7 +32,26 @@ def signatures() -> set[tuple[str, str]]:
 
 
 def rehearse_messages(result: Result, config: object) -> None:
-    outputs.Outputs.rehearse(SimpleNamespace(_detections=None), result, config)
+    reads = SimpleNamespace(_detections=None, _reads=lambda message: message.reads_alike())
+    outputs.Outputs.rehearse(reads, result, config)
+
+
+def test_the_middleware_is_asked_about_our_bytes_when_there_are_objects_also_without_a_rehearsal() -> None:
+    for alike in (True, False):
+        asked: list[bool] = []
+        said: list[str] = []
+        made = object.__new__(outputs.Outputs)
+        made._as_bytes = None
+        made._node = SimpleNamespace(get_logger=lambda said=said: SimpleNamespace(warning=said.append))
+        message = SimpleNamespace(
+            objects=SimpleNamespace(count=0), reads_alike=lambda asked=asked, alike=alike: asked.append(alike) or alike
+        )
+        assert not made._reads(message)  # an empty message would show nothing
+        assert not asked
+        message.objects.count = 1
+        assert [made._reads(message) for _ in range(3)] == [alike] * 3
+        assert len(asked) == 1
+        assert len(said) == (not alike)
 
 
 def test_after_the_rehearsal_a_real_frame_compiles_nothing() -> None:
