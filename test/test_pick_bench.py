@@ -360,7 +360,7 @@ def test_the_command_writes_numbers_tables_and_pictures(tmp_path, capsys):
     words = ["pick-bench", "--scenes", "single", "--trials", "2", "--things", "can", "--output", str(tmp_path)]
     own = tmp_path / "mine.yaml"
     own.write_text(
-        "stroke: 0.015\nfinger_width: 0.01\nfinger_thickness: 0.01\nfinger_length: 0.05\ntip_beyond_tcp: 0.005\n"
+        "stroke: 0.008\nfinger_width: 0.01\nfinger_thickness: 0.01\nfinger_length: 0.05\ntip_beyond_tcp: 0.005\n"
         "palm_size: [0.04, 0.06, 0.05]\n"
     )
     assert main([*words, "--gripper", str(own)]) == 0
