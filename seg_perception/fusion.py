@@ -7,24 +7,26 @@ docs/fusion.md says what each step is for and how well it works.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception import points as kernels
-from seg_perception.geometry import oriented_box, ray_planes
+from seg_perception.geometry import oriented_box, ray_planes, ray_table
 from seg_perception.lifting import Lifted, Rules, lift
 from seg_perception.options import option
 from seg_perception.process import usable_cores
-from seg_perception.scene import Frame, Instances, Object3D, OrientedBox, Plane, Status
+from seg_perception.scene import Frame, Instances, Intrinsics, Object3D, OrientedBox, Plane, Status
 
 NO_MASK = np.empty((0, 0), np.bool_)
 UNKNOWN_UP = np.full(3, np.nan)
 MOST_THREADS = 4  # that are taken unasked
+STEEPEST = 100.0  # x/z, y/z; what a lens' coefficients send farther off is nonsense
 SHARE = 10_000  # px, less is not worth another thread
 
 
@@ -107,7 +109,7 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
         frame.color,
         ray_planes(frame.intrinsics),
         not frame.intrinsics.is_distorted,
-        NO_MASK if frame.ignore is None else frame.ignore,
+        _hidden(frame.intrinsics, frame.ignore),
         masks.spans,
         masks.offsets,
         masks.rois,
@@ -123,6 +125,21 @@ def _lift(frame: Frame, instances: Instances, config: FusionConfig, planes: Sequ
     for other in others:
         other.result()
     return out
+
+
+def _hidden(intrinsics: Intrinsics, ignore: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """`ignore`, or (0, 0) for none; and pixels that the lens' coefficients send nowhere."""
+    nowhere = _without_ray(intrinsics)
+    if not nowhere.size:
+        return NO_MASK if ignore is None else ignore
+    return nowhere if ignore is None else nowhere | ignore
+
+
+@lru_cache(maxsize=4)
+def _without_ray(intrinsics: Intrinsics) -> NDArray[np.bool_]:
+    """(H, W) pixels whose ray is not finite; (0, 0) if none is."""
+    nowhere = ~(np.abs(ray_table(intrinsics)) < STEEPEST).all(axis=2)
+    return nowhere if nowhere.any() else NO_MASK
 
 
 def _shares(start: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
@@ -141,6 +158,10 @@ def _threads(asked: int) -> int:
 def _workers() -> ThreadPoolExecutor:
     """Threads begin as they are needed."""
     return ThreadPoolExecutor(16, thread_name_prefix="fusion")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def _rules(c: FusionConfig, focal: float) -> Rules:

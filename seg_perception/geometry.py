@@ -17,7 +17,8 @@ from seg_perception.scene import Intrinsics, OrientedBox
 @lru_cache(maxsize=4)
 def ray_planes(intrinsics: Intrinsics) -> NDArray[np.float32]:
     """`ray_table` with x/z of all pixels first, then y/z of all, (2, H, W): rows that kernels read as vectors."""
-    planes = np.ascontiguousarray(np.moveaxis(ray_table(intrinsics), -1, 0))
+    planes = np.moveaxis(ray_table(intrinsics), -1, 0).copy()
+    planes[~np.isfinite(planes)] = 0  # the lens' coefficients send these nowhere: fusion leaves them out
     planes.setflags(write=False)
     return planes
 

@@ -176,6 +176,8 @@ class Masks:
         `out` where it is given, else on zeros."""
         if len(self) > MAX_LABEL:
             raise ValueError(f"label image: {len(self)} masks do not fit into 16 bits")
+        if out is not None and out.shape != (self.height, self.width):
+            raise ValueError(f"label image: expected an image of {(self.height, self.width)}, got {out.shape}")
         sequence = np.arange(len(self)) if order is None else np.asarray(order, np.int64)
         image = np.zeros((self.height, self.width), np.uint16) if out is None else out
         kernels.paint_labels(self.spans, self.offsets, sequence, image)

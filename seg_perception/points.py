@@ -149,8 +149,8 @@ def agreement(z, steps):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def smoothed(z, agreeing):  # type: ignore[no-untyped-def]
-    """Depth, where all 8 neighbours agree the mean of them and itself: a third of the noise is gone, a ball of 20 mm
-    radius shrinks by 0.02 mm."""
+    """Depth, where all 8 neighbours agree the mean of them and itself. Of a stereo camera's noise, which neighbours
+    share, a third is gone; a ball of 20 mm radius shrinks by 0.02 mm."""
     out = z.copy()
     above, row, below = rows_of(z)
     agree, new = rows_of(agreeing)[1], rows_of(out)[1]

@@ -56,7 +56,7 @@ def turned_bounds(x, y, z, frame, outliers, low, high):  # type: ignore[no-untyp
         along = c * u[i] + s * v[i]
         v[i] = c * v[i] - s * u[i]
         u[i] = along
-    left_out = int(np.ceil(outliers * n))
+    left_out = min(int(np.ceil(outliers * n)), (n - 1) // 2)
     low[0], high[0] = _trimmed(u, left_out)
     low[1], high[1] = _trimmed(v, left_out)
     low[2], high[2] = _trimmed(w, left_out)
@@ -173,7 +173,8 @@ def _column_ends(x, y):  # type: ignore[no-untyped-def]
     scale = (COLUMNS - 1) / max(high - low, 1e-12)
     column = np.empty(len(x), np.int32)
     for i in range(len(x)):
-        column[i] = np.int32((x[i] - low) * scale)
+        place = (x[i] - low) * scale
+        column[i] = np.int32(place) if 0 <= place < COLUMNS else 0  # not finite
     lowest, highest = np.full(COLUMNS, np.inf), np.full(COLUMNS, -np.inf)
     at_lowest, at_highest = np.empty(COLUMNS), np.empty(COLUMNS)
     for i in range(len(x)):

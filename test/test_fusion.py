@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +16,11 @@ from numpy.testing import assert_allclose
 from table_scene import VGA, ball, box, cylinder, look
 
 from seg_perception.fusion import FusionConfig, fuse
-from seg_perception.geometry import project
+from seg_perception.geometry import project, ray_table
 from seg_perception.masks import Masks, from_coco, to_coco
 from seg_perception.scene import Instances, Intrinsics, Status
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def fused(view, config=None, **changes):
@@ -311,6 +316,50 @@ def test_noisy_depth_is_averaged_and_exact_depth_left_alone():
     assert 0.3 < np.std(top[0.002, True]) / np.std(top[0.002, False]) < 0.6
     assert abs(np.median(top[0.002, True]) - 0.05) < 0.0002
     assert_allclose(apart[0.0, True].points, apart[0.0, False].points, rtol=0, atol=0)
+
+
+def test_a_lens_whose_coefficients_send_pixels_nowhere():
+    """A rational model may have poles in the picture: such pixels are left out."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        lens = rng.normal(size=8) * [1, 1, 0.01, 0.01, 1, 1, 1, 1]
+        small = Intrinsics(64, 48, 30, 30, 32, 24, tuple(lens))
+        camera = Intrinsics(640, 480, 300, 300, 320, 240, tuple(lens))
+        if np.isfinite(ray_table(small)).all():
+            continue
+        nowhere = ~np.isfinite(ray_table(camera)).all(axis=2)
+        if nowhere.sum() > 500:
+            break
+    else:
+        pytest.fail("no lens found")
+    frame = replace(
+        square(shape=(480, 640))[0],
+        depth=np.full((480, 640), 0.8, np.float32),
+        color=np.zeros((480, 640, 3), np.uint8),
+        intrinsics=camera,
+        gravity=np.array([0.0, 1.0, 0.0]),
+    )
+    y, x = np.argwhere(nowhere).mean(axis=0).astype(int)
+    masks = np.zeros((2, 480, 640), bool)
+    masks[0, max(0, y - 60) : y + 60, max(0, x - 60) : x + 60] = True
+    masks[1] = nowhere
+    some, none = fuse(frame, Instances.from_masks(masks))
+    assert not none.status.has_3d
+    for values in (some.points, some.centroid, some.box.size, some.box.T_camera_box):
+        assert np.isfinite(values).all()
+
+
+def test_it_works_in_a_forked_child_too():
+    """Threads do not survive a fork, which is how multiprocessing starts processes by default before Python 3.14."""
+    code = (
+        "import os, signal, sys; sys.path.insert(0, 'test');"
+        "from table_scene import box, look; from seg_perception import fusion;"
+        "fusion.SHARE = 100; view = look([box((0.05, 0.03, 0.04)), box((0.05, 0.03, 0.04), 0.12)]);"
+        "work = lambda: fusion.fuse(view.frame, view.instances, fusion.FusionConfig(threads=2), (view.table,));"
+        "work(); child = os.fork();\nif not child: signal.alarm(60); work(); os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_masks_of_another_size_are_refused():

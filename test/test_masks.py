@@ -129,6 +129,8 @@ def test_label_image_round_trip(image):
     assert (masks.dense() == (image == np.arange(1, 6)[:, None, None])).all()
     assert (masks.label_image() == image).all()
     assert masks.label_image().dtype == np.uint16
+    with pytest.raises(ValueError, match="expected an image of"):
+        masks.label_image(out=np.zeros((image.shape[0] + 1, 1), np.uint16))
 
 
 @quick

@@ -17,6 +17,10 @@ def test_what_is_nan_and_how_much_of_it():
     assert not_a_number({"boxes": big, "labels": np.arange(4), "none": np.empty((0, 4), np.float32)}) == ""
     assert not_a_number({"boxes": np.full((2, 3), np.inf, np.float32)}) == ""  # some logits are
     big[:, :, :4200] = np.nan
+    for width in (320, 384, 640):  # of large outputs some values are looked at, in every column
+        large = np.zeros((32, 320, width), np.float32)
+        large[..., 1:] = np.nan
+        assert "to 100 %" in not_a_number({"prototypes": large})
     said = not_a_number({"boxes": big, "scores": np.array([0.5, np.nan, 0.1, 0.2], np.float16)})
     assert said.startswith("the network's boxes is NaN to 50 %, scores is NaN to 25 %: a float16 overflow?")
 

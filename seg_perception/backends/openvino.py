@@ -27,6 +27,7 @@ CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
 HINTS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # int8: of what is not quantised
 TELEMETRY = "openvino_telemetry"
 AUTO = "AUTO"
+_CORE = threading.Lock()  # to make it
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,18 @@ class OpenVino:
         return {spec.name: single_precision(results[i]) for i, spec in enumerate(self.outputs)}
 
 
-@functools.cache
 def the_core() -> Any:
     """The one openvino.Core of this process, kept to its end.
 
     A Core's CPU plugin gives the calling thread another stack for signals and puts the former one back when it goes.
     With two Cores that is a freed one, and the next ctrl-C ends the process (seen in 2026.4.1).
     """
+    with _CORE:
+        return _make_core()
+
+
+@functools.cache
+def _make_core() -> Any:
     return load_openvino().Core()
 
 

@@ -67,7 +67,7 @@ def spans_above(area, level, corner, box, y_axis, x_axis, spans, total):  # type
         n = 0
         for k in range(cells):  # without a branch: most cells are passed over
             turning[n] = k
-            n += sides[j, k] | sides[j, k + 1] | sides[below, k] | sides[below, k + 1] == ABOVE | BELOW
+            n += (sides[j, k] | sides[j, k + 1] | sides[below, k] | sides[below, k + 1]) == (ABOVE | BELOW)
         for y in range(max(y_first[j0 + j], y0), min(y_first[j0 + j + 1], y1)):
             w = y_weight[y]
             inside, start, before = _between(area[j, 0], area[below, 0], w) - level > 0, x0, total
