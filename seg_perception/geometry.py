@@ -143,7 +143,7 @@ def rotation_with_z(z: ArrayLike, x_hint: ArrayLike | None = None) -> NDArray[np
 
 def smallest_rectangle(points: ArrayLike) -> tuple[float, NDArray[np.float64]]:
     """Angle rad in [0, pi/2) and bounds (2, 2) [min, max] along the turned axes of the smallest rectangle around
-    `points` (M, 2), M >= 1."""
+    `points` (M, 2), M >= 1; of more than 128 points its sides may be a hundredth too short (`rectangles.hull`)."""
     xy = np.asarray(points, np.float64)
     angle, bounds = rectangles.smallest_rectangle(rectangles.hull(xy[:, 0], xy[:, 1]))
     return float(angle), bounds

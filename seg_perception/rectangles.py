@@ -122,7 +122,7 @@ def hull(x, y):  # type: ignore[no-untyped-def]
     """Corners (K, 2) of the convex hull of points x, y, float64, counterclockwise (Andrew's monotone chain).
 
     Of more than MANY points only the lowest and highest in each of 128 columns are looked at: that moves a corner
-    by at most 1/128 of the width, and along an edge only.
+    by at most 1/128 of the width.
     """
     if len(x) > MANY:
         low_x, low_y, high_x, high_y = _column_ends(x, y)

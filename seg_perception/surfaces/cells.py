@@ -19,8 +19,7 @@ class Cells:
     """Planes w = w0 + gx (x - x0) + gy (y - y0) over square cells of the image, in ray coordinates x/z, y/z.
 
     `planes` (R, C, 5) is x0, y0, w0, gx, gy; `rms` (R, C) the residual of the fit in 1/m, inf where too little is
-    measured; `size` px and `side` in ray coordinates are a
-    cell's.
+    measured; `size` px and `side` in ray coordinates are a cell's.
     """
 
     planes: NDArray[np.float64]
