@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from seg_perception import clusters, outlines, points
+from seg_perception.moments import moments
 from seg_perception.rectangles import axes_with_z, turned_bounds
 
 SUPPORT_REACH = 0.012  # m; what differs more from the support is something else
@@ -151,7 +152,7 @@ def lift(  # type: ignore[no-untyped-def]
         else:
             out.samples[i], out.outliers[i] = n, outliers
             _assign(sample, out.sample[i])
-        points.moments(keep, kind, z, directions, out.centroid[i], out.spread[i])
+        moments(keep, kind, z, directions, out.centroid[i], out.spread[i])
         if rules.erode:
             solid, left = outlines.away_from_steps(keep, seen, steps)
             if left >= max(0.35 * count, rules.min_points):  # thin: nothing is away from its edges

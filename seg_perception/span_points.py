@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from seg_perception.geometry import ray_table
 from seg_perception.masks import Masks
+from seg_perception.moments import finish
 from seg_perception.scene import Intrinsics
 
 FEW = 4  # holes in a run, up to which writing the rest of the run anew is quicker than asking at each pixel
@@ -121,7 +122,7 @@ def _lift(depth, color, ray_x, ray_y, spans, offsets, limits, points, colors, en
                 _close(depth, ray_x, ry, y, start, stop, near, far, holes, flat, n)
             n += THREE * np.uint64(number)
         ends[i + 1] = n // THREE
-        _finish(total, x0, y0, z0, means[i], covariances[i])
+        finish(total, x0, y0, z0, means[i], covariances[i])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -184,23 +185,6 @@ def _first(depth, y, start, stop, near, far):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _finish(total, x0, y0, z0, mean, spread):  # type: ignore[no-untyped-def]
-    """Mean and covariance from the sums about the ray (x0, y0) at z0."""
-    n = total[0]
-    if n == 0:
-        return
-    a, b, c = total[1] / n, total[2] / n, total[3] / n
-    aa, ab, ac = total[4] / n - a * a, total[5] / n - a * b, total[6] / n - a * c
-    bb, bc, cc = total[7] / n - b * b, total[8] / n - b * c, total[9] / n - c * c
-    mean[2] = c + z0
-    mean[0], mean[1] = a + x0 * mean[2], b + y0 * mean[2]
-    spread[0, 0], spread[1, 1], spread[2, 2] = aa + x0 * (2 * ac + x0 * cc), bb + y0 * (2 * bc + y0 * cc), cc
-    spread[0, 1] = spread[1, 0] = ab + y0 * ac + x0 * (bc + y0 * cc)
-    spread[0, 2] = spread[2, 0] = ac + x0 * cc
-    spread[1, 2] = spread[2, 1] = bc + y0 * cc
-
-
-@njit(cache=True, nogil=True)
 def _lift_bent(depth, color, rays, spans, offsets, limits, points, colors, ends, means, covariances):  # type: ignore[no-untyped-def]
     """The same with a ray for each pixel."""
     near, far = limits
@@ -227,4 +211,4 @@ def _lift_bent(depth, color, rays, spans, offsets, limits, points, colors, ends,
                 total[4], total[5], total[6] = total[4] + a * a, total[5] + a * b, total[6] + a * r
                 total[7], total[8], total[9] = total[7] + b * b, total[8] + b * r, total[9] + r * r
         ends[i + 1] = n
-        _finish(total, x0, y0, z0, means[i], covariances[i])
+        finish(total, x0, y0, z0, means[i], covariances[i])
